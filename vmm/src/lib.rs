@@ -1,0 +1,6 @@
+//! Atoll: a KVM virtual machine monitor whose devices are processes of their own.
+//!
+//! The folders are the parts of the machine. `vm` puts them together; nothing below knows `vm`,
+//! and devices know buses and interrupts only by small traits.
+
+pub mod bus;

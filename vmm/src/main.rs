@@ -1,0 +1,3 @@
+//! The `atoll` command: parse, pick, call.
+
+fn main() {}
