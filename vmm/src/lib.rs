@@ -4,3 +4,4 @@
 //! and devices know buses and interrupts only by small traits.
 
 pub mod bus;
+pub mod config;

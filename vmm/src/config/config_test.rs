@@ -1,0 +1,114 @@
+//! What the command line and a file say, put together.
+
+use std::io::Write;
+
+use super::*;
+
+fn from_toml(text: &str) -> Result<Settings, ConfigError> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    Settings::from_file(file.path())
+}
+
+fn with_kernel() -> Settings {
+    Settings { kernel: Some("vmlinux".into()), ..Settings::default() }
+}
+
+#[test]
+fn a_file_takes_every_option_as_text_or_as_a_table() {
+    let settings = from_toml(
+        r#"
+        kernel = "vmlinux"
+        cpus = 2
+        memory = "1G,prefault=on"
+        console = "pty=/run/vm/console"
+        serial = "off"
+        grace = 30
+        net = ["tap=tap0", { tap = "tap1", mtu = 1400 }]
+
+        [[disk]]
+        path = "root.img"
+        readonly = true
+
+        [[device]]
+        type = "rng"
+        socket = "/run/rng.sock"
+        queue-size = 64
+        "#,
+    );
+    let vm = settings.unwrap().into_vm().unwrap();
+    let ids: Vec<_> = vm.devices.iter().map(|device| device.id.as_str()).collect();
+    assert_eq!(ids, ["disk0", "net0", "net1", "console0", "device0"]);
+    assert_eq!(vm.cpus, 2);
+    assert_eq!(vm.memory.size, Size(1 << 30));
+    assert!(vm.memory.prefault);
+    assert_eq!(vm.grace, Some(Duration::from_secs(30)));
+    let BackendConfig::Disk(disk) = &vm.devices[0].backend else { panic!("a disk comes first") };
+    assert!(disk.readonly);
+    let BackendConfig::Socket(socket) = &vm.devices[4].backend else { panic!("sockets come last") };
+    assert_eq!(socket.queue_size, Some(64));
+}
+
+#[test]
+fn the_command_line_wins_over_the_file_and_adds_devices() {
+    let file = from_toml("kernel = 'old'\ncpus = 2\ndisk = 'path=a'").unwrap();
+    let line = Settings {
+        kernel: Some("new".into()),
+        disk: vec![DiskConfig::from_text("path=b").unwrap()],
+        ..Settings::default()
+    };
+    let vm = line.over(file).into_vm().unwrap();
+    assert_eq!(vm.kernel.to_str(), Some("new"));
+    assert_eq!(vm.cpus, 2);
+    assert_eq!(vm.devices.len(), 2);
+}
+
+#[test]
+fn mistakes_in_a_file_are_named() {
+    let error = from_toml("kernal = 'x'").unwrap_err();
+    let ConfigError::InFile { source, .. } = error else { panic!("{error}") };
+    assert_eq!(source.to_string(), "there is no option `kernal`; did you mean `kernel`?");
+    assert!(matches!(from_toml("kernel = "), Err(ConfigError::NotToml { .. })));
+    assert!(matches!(
+        Settings::from_file("/nonexistent/vm.toml".as_ref()),
+        Err(ConfigError::Unreadable { .. })
+    ));
+}
+
+#[test]
+fn a_machine_has_a_kernel_and_1_to_64_cpus() {
+    assert!(matches!(Settings::default().into_vm(), Err(ConfigError::NoKernel)));
+    for cpus in [0, 65, 256, u64::MAX] {
+        let settings = Settings { cpus: Some(cpus), ..with_kernel() };
+        assert!(matches!(settings.into_vm(), Err(ConfigError::Cpus(asked)) if asked == cpus));
+    }
+}
+
+#[test]
+fn two_devices_do_not_share_a_name() {
+    let disk = |text| DiskConfig::from_text(text).unwrap();
+    let settings =
+        Settings { disk: vec![disk("path=a"), disk("path=b,id=disk0")], ..with_kernel() };
+    assert!(matches!(settings.into_vm(), Err(ConfigError::SameId(id)) if id == "disk0"));
+}
+
+#[test]
+fn the_terminal_serves_one_console() {
+    let console = || vec![ConsoleConfig::from_text("stdio").unwrap()];
+    assert_eq!(with_kernel().into_vm().unwrap().serial, SerialConfig::Stdio);
+    let quiet = Settings { console: console(), ..with_kernel() };
+    assert_eq!(quiet.into_vm().unwrap().serial, SerialConfig::Off);
+    let both =
+        Settings { console: console(), serial: Some(SerialConfig::Stdio), ..with_kernel() };
+    assert!(matches!(both.into_vm(), Err(ConfigError::TerminalTwice)));
+}
+
+#[test]
+fn a_console_goes_to_exactly_one_place() {
+    let to = |text| ConsoleConfig::from_text(text).map(|console| console.to);
+    assert_eq!(to("pty").unwrap(), ConsoleTo::Pty(None));
+    assert_eq!(to("pty=/l").unwrap(), ConsoleTo::Pty(Some("/l".into())));
+    assert_eq!(to("socket=/s").unwrap(), ConsoleTo::Socket("/s".into()));
+    assert!(to("stdio,pty").is_err());
+    assert!(to("").is_err());
+}
