@@ -1,1 +1,39 @@
-//! Placeholder.
+//! What every Atoll device process is made of: command line, sockets, the vhost-user session,
+//! split virtqueues and the loop that serves them. It knows no device.
+//!
+//! A device implements [`Device`] (what it is) and [`Worker`] (how one queue is served), and its
+//! `main` is three lines: [`parse`] the options, open the device, [`run`] it.
+//!
+//! ```text
+//!  main thread                     one thread per started ring
+//!  session: one message at a time  ┌─► vringN: next → parse → act → finish → complete
+//!     │  start(Vring) ─────────────┤
+//!     └─ stop ◄── join ── (Vring) ─┘
+//! ```
+//!
+//! The ring's thread owns its [`Vring`] while it runs and hands it back when it stops, so the
+//! data path has no locks.
+
+mod args;
+mod back_channel;
+mod buffers;
+mod chain;
+mod device;
+mod error;
+mod listen;
+mod logging;
+mod memory;
+mod queue;
+mod ring_thread;
+mod run;
+mod session;
+mod signals;
+mod vring;
+
+pub use args::{Args, Capabilities, parse};
+pub use back_channel::ConfigChange;
+pub use buffers::{Reader, Writer, read_into};
+pub use chain::{Chain, ChainFault};
+pub use device::{ConfigRefused, Device, DeviceError, Identity, Wait, Worker};
+pub use run::run;
+pub use vring::{Vring, VringError};

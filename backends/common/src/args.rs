@@ -1,0 +1,80 @@
+//! The options that every device process has, and how wrong ones are reported.
+
+use std::ffi::OsStr;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clap::error::ErrorKind;
+use serde::Serialize;
+
+/// Exit code for a wrong command line.
+pub(crate) const WRONG_USAGE: u8 = 2;
+
+/// Options that every device process has (QEMU's "Backend program conventions").
+#[derive(Clone, Debug, Default, clap::Args)]
+#[command(next_help_heading = "Front-end")]
+pub struct Args {
+    /// Unix socket to listen on for the front-end; its file is made, and removed at the end
+    #[arg(long, value_name = "PATH", conflicts_with = "fd")]
+    pub socket_path: Option<PathBuf>,
+
+    /// Inherited descriptor: a socket connected to the front-end, or one that listens for it
+    #[arg(long, value_name = "N")]
+    pub fd: Option<RawFd>,
+
+    /// Print what this program can do as JSON, and exit
+    #[arg(long)]
+    pub print_capabilities: bool,
+}
+
+/// What `--print-capabilities` says (QEMU's "Backend program conventions").
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Capabilities {
+    /// The device type, such as `block` or `net`.
+    #[serde(rename = "type")]
+    pub device_type: &'static str,
+    /// The optional features, each of which is an option of the program.
+    pub features: &'static [&'static str],
+}
+
+/// Parses the command line. What is wrong with it is one sentence on standard error.
+///
+/// # Errors
+/// The code to exit with: 2 for a wrong command line, 0 when help or the version was asked for.
+pub fn parse<P: Parser>() -> Result<P, ExitCode> {
+    P::try_parse().map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // Nobody is left to tell when standard output is closed.
+            let _closed = error.print();
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("{}: {}", program_name(), sentence(&error.to_string()));
+            ExitCode::from(WRONG_USAGE)
+        }
+    })
+}
+
+/// The name of the running program, for messages.
+pub(crate) fn program_name() -> String {
+    std::env::args_os()
+        .next()
+        .map(PathBuf::from)
+        .as_deref()
+        .and_then(|path| path.file_name().map(OsStr::to_string_lossy).map(String::from))
+        .unwrap_or_else(|| env!("CARGO_PKG_NAME").into())
+}
+
+/// One line of what `clap` says in several: the complaint, and its tip if it has one.
+fn sentence(report: &str) -> String {
+    let about = report.split("\n\nUsage:").next().unwrap_or(report);
+    let about = about.split("\n\nFor more information").next().unwrap_or(about);
+    let words = about.trim_start_matches("error: ").replace("tip: ", "- ");
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+#[path = "args_test.rs"]
+mod tests;

@@ -1,0 +1,329 @@
+//! Readers and writers over the guest memory that a chain describes: copies, and vectored I/O
+//! straight between guest memory and a file. They never look at descriptors.
+
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![warn(clippy::panic, clippy::unreachable)]
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use libc::{c_int, iovec, off_t};
+use vm_memory::ByteValued;
+
+/// How many pieces of memory one system call takes at most. What is longer takes several.
+const BATCH: usize = 128;
+
+/// Pieces of guest memory, of which some bytes at the front are consumed and some at the end cut.
+///
+/// Invariant: every piece is mapped, of the chain's memory, for as long as `'chain`; `left` is at
+/// most the bytes of `pieces` behind the first `skip`; `skip` is within the first piece.
+#[derive(Clone, Copy)]
+struct Pieces<'chain> {
+    pieces: &'chain [iovec],
+    skip: usize,
+    left: usize,
+    _memory: PhantomData<&'chain iovec>,
+}
+
+impl<'chain> Pieces<'chain> {
+    fn new(pieces: &'chain [iovec]) -> Self {
+        // The chain walk bounds the sum to 32 bits.
+        let left = pieces.iter().fold(0usize, |sum, piece| sum.saturating_add(piece.iov_len));
+        Self { pieces, skip: 0, left, _memory: PhantomData }
+    }
+
+    /// The pieces that are left, as they stand.
+    fn iter(&self) -> impl Iterator<Item = iovec> + use<'chain> {
+        let (mut skip, mut left) = (self.skip, self.left);
+        self.pieces.iter().map_while(move |piece| {
+            let len = piece.iov_len.saturating_sub(skip).min(left);
+            let iov_base = piece.iov_base.wrapping_byte_add(skip);
+            skip = 0;
+            left = left.saturating_sub(len);
+            (len > 0).then_some(iovec { iov_base, iov_len: len })
+        })
+    }
+
+    fn advance(&mut self, count: usize) {
+        let mut count = count.min(self.left);
+        self.left = self.left.saturating_sub(count);
+        while let Some((first, rest)) = self.pieces.split_first() {
+            let here = first.iov_len.saturating_sub(self.skip);
+            if count < here {
+                self.skip = self.skip.saturating_add(count);
+                return;
+            }
+            count = count.saturating_sub(here);
+            self.pieces = rest;
+            self.skip = 0;
+        }
+    }
+
+    /// Cuts at `count` bytes (or at the end, if that comes first): keeps what is before, returns
+    /// what is behind.
+    fn split_off(&mut self, count: usize) -> Self {
+        let count = count.min(self.left);
+        let mut behind = *self;
+        behind.advance(count);
+        self.left = count;
+        behind
+    }
+
+    /// One vectored call over at most [`BATCH`] pieces of `all`, which advances them.
+    fn transfer(
+        all: &mut [&mut Self],
+        call: impl Fn(*const iovec, c_int) -> isize,
+    ) -> io::Result<usize> {
+        let mut batch = [iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; BATCH];
+        let mut filled: c_int = 0;
+        for (slot, piece) in batch.iter_mut().zip(all.iter().flat_map(|pieces| pieces.iter())) {
+            *slot = piece;
+            filled = filled.saturating_add(1);
+        }
+        if filled == 0 {
+            return Ok(0);
+        }
+        let moved = loop {
+            // A negative result is the only one that does not convert.
+            match usize::try_from(call(batch.as_ptr(), filled)) {
+                Ok(moved) => break moved,
+                Err(_negative) => {
+                    let error = io::Error::last_os_error();
+                    if error.kind() != io::ErrorKind::Interrupted {
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        let mut rest = moved;
+        for pieces in all {
+            let here = rest.min(pieces.left);
+            pieces.advance(here);
+            rest = rest.saturating_sub(here);
+        }
+        Ok(moved)
+    }
+}
+
+/// The bytes that the driver gave the device to read.
+#[derive(Clone)]
+pub struct Reader<'chain>(Pieces<'chain>);
+
+impl<'chain> Reader<'chain> {
+    pub(crate) fn new(pieces: &'chain [iovec]) -> Self {
+        Self(Pieces::new(pieces))
+    }
+
+    /// How many bytes are left.
+    pub fn len(&self) -> usize {
+        self.0.left
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.0.left == 0
+    }
+
+    /// Cuts at `count` bytes: keeps what is before, returns what is behind.
+    #[must_use]
+    pub fn split_off(&mut self, count: usize) -> Self {
+        Self(self.0.split_off(count))
+    }
+
+    /// Consumes `count` bytes unread.
+    pub fn skip(&mut self, count: usize) {
+        self.0.advance(count);
+    }
+
+    /// Reads a value, or `None` (and consumes nothing) when fewer bytes are left than it has.
+    pub fn read_obj<T: ByteValued + Default>(&mut self) -> Option<T> {
+        let mut value = T::default();
+        let bytes = value.as_mut_slice();
+        if bytes.len() > self.len() {
+            return None;
+        }
+        self.copy_to(bytes);
+        Some(value)
+    }
+
+    /// Copies as many bytes as both sides have, and consumes them.
+    pub fn copy_to(&mut self, mut bytes: &mut [u8]) -> usize {
+        let mut copied = 0usize;
+        for piece in self.0.iter() {
+            let Some((here, rest)) = bytes.split_at_mut_checked(piece.iov_len.min(bytes.len()))
+            else {
+                break;
+            };
+            // SAFETY: the piece is mapped guest memory of at least `here.len()` bytes (invariant
+            // of `Pieces`), `here` is ours alone, so they don't overlap. The guest may write
+            // meanwhile; what is copied is then any mix of bytes, which is all we assume of it.
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    piece.iov_base.cast::<u8>().cast_const(),
+                    here.as_mut_ptr(),
+                    here.len(),
+                );
+            }
+            copied = copied.saturating_add(here.len());
+            bytes = rest;
+        }
+        self.0.advance(copied);
+        copied
+    }
+
+    /// Writes everything that is left to `fd`, from `offset` on.
+    ///
+    /// # Errors
+    /// That of the system; the bytes before it are consumed.
+    pub fn write_all_at(&mut self, fd: BorrowedFd<'_>, mut offset: u64) -> io::Result<()> {
+        while !self.is_empty() {
+            let at = file_offset(offset)?;
+            let moved = Pieces::transfer(&mut [&mut self.0], |pieces, count| {
+                // SAFETY: the first `count` entries at `pieces` are initialised and each is mapped
+                // guest memory (invariant of `Pieces`), which the kernel only reads.
+                unsafe { libc::pwritev(fd.as_raw_fd(), pieces, count, at) }
+            })?;
+            if moved == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            offset = offset.saturating_add(moved as u64);
+        }
+        Ok(())
+    }
+
+    /// Writes to `fd` with one call, for what has no offset: a TAP, a terminal, a socket.
+    /// Returns the number of bytes written, which are consumed.
+    ///
+    /// # Errors
+    /// That of the system, `WouldBlock` included.
+    pub fn write_to(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        Pieces::transfer(&mut [&mut self.0], |pieces, count| {
+            // SAFETY: as in `write_all_at`.
+            unsafe { libc::writev(fd.as_raw_fd(), pieces, count) }
+        })
+    }
+}
+
+impl io::Read for Reader<'_> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        Ok(self.copy_to(bytes))
+    }
+}
+
+/// The room that the driver gave the device to write to.
+#[derive(Clone)]
+pub struct Writer<'chain>(Pieces<'chain>);
+
+impl<'chain> Writer<'chain> {
+    pub(crate) fn new(pieces: &'chain [iovec]) -> Self {
+        Self(Pieces::new(pieces))
+    }
+
+    /// How many bytes of room are left.
+    pub fn len(&self) -> usize {
+        self.0.left
+    }
+
+    /// Whether no room is left.
+    pub fn is_empty(&self) -> bool {
+        self.0.left == 0
+    }
+
+    /// Cuts at `count` bytes: keeps what is before, returns what is behind.
+    #[must_use]
+    pub fn split_off(&mut self, count: usize) -> Self {
+        Self(self.0.split_off(count))
+    }
+
+    /// Consumes `count` bytes of room without writing to them.
+    pub fn skip(&mut self, count: usize) {
+        self.0.advance(count);
+    }
+
+    /// Writes a value; `false` (and nothing is written) when there is less room than it needs.
+    #[must_use]
+    pub fn write_obj<T: ByteValued>(&mut self, value: &T) -> bool {
+        let bytes = value.as_slice();
+        bytes.len() <= self.len() && self.copy_from(bytes) == bytes.len()
+    }
+
+    /// Copies as many bytes as both sides have, and consumes the room.
+    pub fn copy_from(&mut self, mut bytes: &[u8]) -> usize {
+        let mut copied = 0usize;
+        for piece in self.0.iter() {
+            let Some((here, rest)) = bytes.split_at_checked(piece.iov_len.min(bytes.len())) else {
+                break;
+            };
+            // SAFETY: as in `Reader::copy_to`, the other way; guest memory holds plain bytes and
+            // no reference to it exists in this process.
+            unsafe {
+                std::ptr::copy_nonoverlapping(
+                    here.as_ptr(),
+                    piece.iov_base.cast::<u8>(),
+                    here.len(),
+                );
+            }
+            copied = copied.saturating_add(here.len());
+            bytes = rest;
+        }
+        self.0.advance(copied);
+        copied
+    }
+
+    /// Fills all room that is left from `fd`, from `offset` on.
+    ///
+    /// # Errors
+    /// That of the system, or `UnexpectedEof`; the room before it is consumed.
+    pub fn read_exact_at(&mut self, fd: BorrowedFd<'_>, mut offset: u64) -> io::Result<()> {
+        while !self.is_empty() {
+            let at = file_offset(offset)?;
+            let moved = Pieces::transfer(&mut [&mut self.0], |pieces, count| {
+                // SAFETY: the first `count` entries at `pieces` are initialised and each is mapped
+                // guest memory (invariant of `Pieces`): plain bytes, which the kernel may write.
+                unsafe { libc::preadv(fd.as_raw_fd(), pieces, count, at) }
+            })?;
+            if moved == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            offset = offset.saturating_add(moved as u64);
+        }
+        Ok(())
+    }
+
+    /// Reads from `fd` with one call, for what has no offset: a TAP, a terminal, a socket.
+    /// Returns the number of bytes read, whose room is consumed.
+    ///
+    /// # Errors
+    /// That of the system, `WouldBlock` included.
+    pub fn read_from(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        read_into(fd, &mut [self])
+    }
+}
+
+impl io::Write for Writer<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(self.copy_from(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Reads from `fd` with one call into several writers, one after the other, such as one packet
+/// into the buffers of several chains. Returns the number of bytes read, whose room is consumed.
+///
+/// # Errors
+/// That of the system, `WouldBlock` included.
+pub fn read_into(fd: BorrowedFd<'_>, writers: &mut [&mut Writer<'_>]) -> io::Result<usize> {
+    let mut all: Vec<&mut Pieces<'_>> = writers.iter_mut().map(|writer| &mut writer.0).collect();
+    Pieces::transfer(&mut all, |pieces, count| {
+        // SAFETY: as in `Writer::read_exact_at`.
+        unsafe { libc::readv(fd.as_raw_fd(), pieces, count) }
+    })
+}
+
+fn file_offset(offset: u64) -> io::Result<off_t> {
+    off_t::try_from(offset).map_err(io::Error::other)
+}

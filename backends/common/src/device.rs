@@ -1,0 +1,121 @@
+//! What a device tells the shared code about itself. It says nothing of sockets or messages.
+
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use nix::poll::PollFlags;
+
+use crate::vring::{Vring, VringError};
+
+/// An error of a device's own, to be printed by the shared code.
+pub type DeviceError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What a device is: fixed for the life of the process.
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// The name in messages, such as `blk`.
+    pub name: &'static str,
+    /// The virtio device type (virtio 1.3 §5).
+    pub device_type: u32,
+    /// The feature bits of the device's own type (bits 0 to 23, and 50 and up). Those of the ring
+    /// and of the transport are offered by the shared code.
+    pub features: u64,
+    /// How many queues there are at most.
+    pub queues: u16,
+    /// The largest queue size served; a power of two of at most 1024.
+    pub max_queue_size: u16,
+}
+
+/// The device does not take what the driver wrote to its configuration space.
+#[derive(Debug, thiserror::Error)]
+#[error("the {field} of the configuration space is read-only")]
+pub struct ConfigRefused {
+    /// The field, or the bytes, written to.
+    pub field: &'static str,
+}
+
+/// A virtio device: what it is, its configuration space, and who serves each of its queues.
+///
+/// All methods but those of the [`Worker`]s it makes are called on the session's thread.
+pub trait Device: Send + Sync + 'static {
+    /// What the device is.
+    fn identity(&self) -> Identity;
+
+    /// The configuration space as it is now. The session answers reads of any offset and length;
+    /// what is beyond the end reads as zero.
+    fn config(&self) -> Vec<u8>;
+
+    /// Takes what the driver wrote. `offset` and `data` are within [`config`](Self::config).
+    ///
+    /// # Errors
+    /// [`ConfigRefused`] when the field may not be written; the driver's write has no effect.
+    fn write_config(&self, offset: usize, data: &[u8]) -> Result<(), ConfigRefused>;
+
+    /// Makes what serves the queue `index`, each time its ring starts. `features` are those that
+    /// the driver accepted.
+    ///
+    /// # Errors
+    /// Anything that keeps the queue from being served; the ring then stays stopped and the
+    /// front-end is told through the ring's error descriptor.
+    fn open_queue(&self, index: u16, features: u64) -> Result<Box<dyn Worker>, DeviceError>;
+
+    /// The front-end left or reset the device; all rings are stopped.
+    fn reset(&self);
+}
+
+/// Serves one queue, on the thread of its ring.
+pub trait Worker: Send {
+    /// Does all that can be done now, as straight-line code: next → parse → act → finish →
+    /// complete, until nothing is left; then says what to wait for. Never blocks for long.
+    ///
+    /// # Errors
+    /// Errors of the ring are handed on. [`VringError::Device`] says that the device itself can't
+    /// go on. Either stops this ring and no other.
+    fn serve(&mut self, vring: &mut Vring) -> Result<Wait<'_>, VringError>;
+
+    /// Finishes, or gives back, every chain that is in flight, because the ring stops.
+    ///
+    /// # Errors
+    /// As for [`serve`](Self::serve).
+    fn drain(&mut self, _vring: &mut Vring) -> Result<(), VringError> {
+        Ok(())
+    }
+}
+
+/// What a worker waits for before it can do more. Being stopped always wakes it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wait<'fd> {
+    pub(crate) kick: bool,
+    pub(crate) fds: [Option<(BorrowedFd<'fd>, PollFlags)>; 2],
+    pub(crate) timeout: Option<Duration>,
+}
+
+impl<'fd> Wait<'fd> {
+    /// Waits until the driver makes more chains available than [`Vring::next`] has seen. Until
+    /// such a wait, the driver is asked not to kick.
+    pub fn kick() -> Self {
+        Self { kick: true, ..Self::default() }
+    }
+
+    /// Waits for what is added with [`on`](Self::on) and [`within`](Self::within) only; chains
+    /// that the driver makes available meanwhile stay in the ring.
+    pub fn no_kick() -> Self {
+        Self::default()
+    }
+
+    /// Also waits for `events` on `fd`. At most two descriptors; a third takes the second's place.
+    #[must_use]
+    pub fn on(mut self, fd: BorrowedFd<'fd>, events: PollFlags) -> Self {
+        let [first, second] = &mut self.fds;
+        let slot = if first.is_none() { first } else { second };
+        *slot = Some((fd, events));
+        self
+    }
+
+    /// Also wakes when `timeout` has passed.
+    #[must_use]
+    pub fn within(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+}

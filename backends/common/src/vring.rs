@@ -1,0 +1,294 @@
+//! A split virtqueue while it runs: chains out, completions in, notifications both ways, and the
+//! record of what is in flight. It knows no device and starts no thread.
+
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![warn(clippy::panic, clippy::unreachable)]
+
+use std::fs::File;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
+use virtio_queue::{Queue, QueueT};
+use vm_memory::{Bytes, GuestAddress};
+
+use crate::chain::{Chain, DescriptorTable, Origin};
+use crate::device::DeviceError;
+use crate::memory::Memory;
+
+/// The ring can't go on. One ring stops for it; the process and its other rings live.
+#[derive(Debug, thiserror::Error)]
+pub enum VringError {
+    /// The driver's available index is further ahead than the ring is long.
+    #[error(
+        "the available index went from {from} to {to}, which is more than the ring's {size} entries"
+    )]
+    AvailJumped {
+        /// The position the device was at.
+        from: u16,
+        /// The index found.
+        to: u16,
+        /// The ring's size.
+        size: u16,
+    },
+    /// The driver made a descriptor available that is not in the table.
+    #[error("chain head {head} is outside the descriptor table of {size}")]
+    HeadOutOfTable {
+        /// The head found.
+        head: u16,
+        /// The ring's size.
+        size: u16,
+    },
+    /// The driver made more chains available than the ring has descriptors.
+    #[error("more than {size} chains are in flight")]
+    TooManyInFlight {
+        /// The ring's size.
+        size: u16,
+    },
+    /// The front-end placed the ring where no ring can be.
+    #[error("the ring's size or alignment is wrong")]
+    Misplaced(#[source] virtio_queue::Error),
+    /// The ring is not in guest memory.
+    #[error("the ring is not within the guest's memory")]
+    OutOfMemory,
+    /// The ring can't be read or written.
+    #[error("cannot access the ring")]
+    Access(#[source] virtio_queue::Error),
+    /// A chain was given back that is not the newest one taken.
+    #[error("chain {head} was given back though newer ones are in flight")]
+    NotNewest {
+        /// The chain's head.
+        head: u16,
+    },
+    /// The device can't go on.
+    #[error("the device cannot go on")]
+    Device(#[source] DeviceError),
+}
+
+/// Where a ring is and how it was negotiated: all that starting it takes.
+pub(crate) struct RingSetup {
+    pub(crate) index: u16,
+    pub(crate) size: u16,
+    pub(crate) descriptors: GuestAddress,
+    pub(crate) avail: GuestAddress,
+    pub(crate) used: GuestAddress,
+    pub(crate) next_avail: u16,
+    pub(crate) event_idx: bool,
+    pub(crate) indirect: bool,
+    pub(crate) call: Option<File>,
+}
+
+/// A split virtqueue while it runs, from the device's side.
+pub struct Vring {
+    index: u16,
+    queue: Queue,
+    /// In an `Arc` of the ring's own, so that the chains of different rings share no counter.
+    memory: Arc<Arc<Memory>>,
+    indirect: bool,
+    call: Option<File>,
+    /// The available index as read last.
+    seen: u16,
+    /// Whether [`next`](Self::next) found nothing more the last time.
+    dry: bool,
+    in_flight: u16,
+    /// Whether chains completed since the driver was last considered for a call.
+    uncalled: bool,
+}
+
+impl Vring {
+    /// A ring that is ready to be served, from the setup that the front-end gave.
+    pub(crate) fn new(setup: RingSetup, memory: &Arc<Memory>) -> Result<Self, VringError> {
+        let mut queue = Queue::new(setup.size).map_err(VringError::Misplaced)?;
+        queue.try_set_desc_table_address(setup.descriptors).map_err(VringError::Misplaced)?;
+        queue.try_set_avail_ring_address(setup.avail).map_err(VringError::Misplaced)?;
+        queue.try_set_used_ring_address(setup.used).map_err(VringError::Misplaced)?;
+        queue.set_event_idx(setup.event_idx);
+        queue.set_ready(true);
+        if !queue.is_valid(memory.as_ref()) {
+            return Err(VringError::OutOfMemory);
+        }
+        // vhost-user has no message for the used index: it is what the ring says.
+        let used = queue.used_idx(memory.as_ref(), Ordering::Acquire).map_err(VringError::Access)?;
+        queue.set_next_used(used.0);
+        queue.set_next_avail(setup.next_avail);
+        Ok(Self {
+            index: setup.index,
+            queue,
+            memory: Arc::new(Arc::clone(memory)),
+            indirect: setup.indirect,
+            call: setup.call,
+            seen: setup.next_avail,
+            dry: false,
+            in_flight: 0,
+            uncalled: false,
+        })
+    }
+
+    /// The queue's index in the device.
+    pub fn index(&self) -> u16 {
+        self.index
+    }
+
+    /// The queue's size.
+    pub fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
+    /// How many chains were taken and neither completed nor given back.
+    pub fn in_flight(&self) -> u16 {
+        self.in_flight
+    }
+
+    /// The next chain that the driver made available, or `None` when there is no more now.
+    ///
+    /// # Errors
+    /// [`VringError`] when the driver broke the ring itself. What it broke within a chain is found
+    /// out from the [`Chain`].
+    pub fn next(&mut self) -> Result<Option<Chain>, VringError> {
+        let Some(position) = self.available()? else {
+            self.dry = true;
+            return Ok(None);
+        };
+        self.dry = false;
+        let size = self.size();
+        if self.in_flight >= size {
+            return Err(VringError::TooManyInFlight { size });
+        }
+        let head = self.head_at(position)?;
+        if head >= size {
+            return Err(VringError::HeadOutOfTable { head, size });
+        }
+        self.queue.set_next_avail(position.wrapping_add(1));
+        self.in_flight = self.in_flight.saturating_add(1);
+        Ok(Some(self.walk(head, Origin::Avail(position))))
+    }
+
+    /// Completes `chain`: the driver gets it back with `written` bytes in it. It is told of it,
+    /// as far as it wants to be, when the worker returns from serving.
+    ///
+    /// # Errors
+    /// [`VringError::Access`] when the ring is no longer where it was.
+    #[expect(clippy::needless_pass_by_value, reason = "completing consumes")]
+    pub fn complete(&mut self, chain: Chain, written: u32) -> Result<(), VringError> {
+        // virtio 1.3 §2.7.8.2: not more than was written, so never more than there was room.
+        let written = written.min(chain.writable_bytes());
+        let memory: &Memory = &self.memory;
+        self.queue.add_used(memory, chain.head(), written).map_err(VringError::Access)?;
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.uncalled = true;
+        Ok(())
+    }
+
+    /// Puts back the newest chain, untouched: [`next`](Self::next) will return it again.
+    ///
+    /// # Errors
+    /// [`VringError::NotNewest`] when it is not the newest of those in flight.
+    #[expect(clippy::needless_pass_by_value, reason = "giving back consumes")]
+    pub fn give_back(&mut self, chain: Chain) -> Result<(), VringError> {
+        match chain.origin() {
+            Origin::Avail(position) if position.wrapping_add(1) == self.queue.next_avail() => {
+                self.queue.set_next_avail(position);
+            }
+            _ => return Err(VringError::NotNewest { head: chain.head() }),
+        }
+        self.in_flight = self.in_flight.saturating_sub(1);
+        Ok(())
+    }
+
+    /// Calls the driver if chains completed and it wants to know. The thread of the ring does so
+    /// whenever the worker returns; a worker that goes on for long may do it in between.
+    ///
+    /// # Errors
+    /// [`VringError::Access`] when the ring is no longer where it was.
+    pub fn call_if_wanted(&mut self) -> Result<(), VringError> {
+        if !self.uncalled {
+            return Ok(());
+        }
+        self.uncalled = false;
+        if self.driver_wants_call()? {
+            self.call();
+        }
+        Ok(())
+    }
+
+    /// Asks the driver not to kick, as far as the ring's format can say it.
+    pub(crate) fn silence_kicks(&mut self) -> Result<(), VringError> {
+        let memory: &Memory = &self.memory;
+        self.queue.disable_notification(memory).map_err(VringError::Access)
+    }
+
+    /// Asks the driver to kick when it makes more available than was seen. Returns `true` when
+    /// there is more already, and waiting would be wrong.
+    pub(crate) fn want_kicks(&mut self) -> Result<bool, VringError> {
+        // A worker may have given chains back since; it waits for others than those.
+        let position = self.queue.next_avail();
+        self.queue.set_next_avail(self.seen);
+        let memory: &Memory = &self.memory;
+        let more = self.queue.enable_notification(memory);
+        self.queue.set_next_avail(position);
+        Ok(more.map_err(VringError::Access)? || !self.dry)
+    }
+
+    /// The position of the next entry of the available ring, if the driver has filled it.
+    fn available(&mut self) -> Result<Option<u16>, VringError> {
+        let position = self.queue.next_avail();
+        if position == self.seen {
+            let memory: &Memory = &self.memory;
+            let avail =
+                self.queue.avail_idx(memory, Ordering::Acquire).map_err(VringError::Access)?;
+            let (size, to) = (self.size(), avail.0);
+            if to.wrapping_sub(position) > size {
+                return Err(VringError::AvailJumped { from: position, to, size });
+            }
+            self.seen = to;
+        }
+        Ok((position != self.seen).then_some(position))
+    }
+
+    /// virtio 1.3 §2.7.6: the ring of heads follows the flags and the index.
+    fn head_at(&self, position: u16) -> Result<u16, VringError> {
+        let slot = position.checked_rem(self.size()).unwrap_or_default();
+        let offset = u64::from(slot).saturating_mul(2).saturating_add(4);
+        let address = GuestAddress(self.queue.avail_ring().saturating_add(offset));
+        self.load(address)
+    }
+
+    fn walk(&self, head: u16, origin: Origin) -> Chain {
+        let table = DescriptorTable {
+            address: GuestAddress(self.queue.desc_table()),
+            size: self.size(),
+            indirect: self.indirect,
+        };
+        Chain::walk(&self.memory, table, head, origin)
+    }
+
+    /// virtio 1.3 §2.7.7.2: by the event index where negotiated, else by the flag.
+    fn driver_wants_call(&mut self) -> Result<bool, VringError> {
+        let memory: &Memory = &self.memory;
+        if self.queue.event_idx_enabled() {
+            return self.queue.needs_notification(memory).map_err(VringError::Access);
+        }
+        // The used index must be out before the flag is read, or both sides may miss the other.
+        fence(Ordering::SeqCst);
+        let flags = self.load(GuestAddress(self.queue.avail_ring()))?;
+        Ok(u32::from(flags) & VRING_AVAIL_F_NO_INTERRUPT == 0)
+    }
+
+    fn load(&self, address: GuestAddress) -> Result<u16, VringError> {
+        self.memory
+            .load(address, Ordering::Relaxed)
+            .map(u16::from_le)
+            .map_err(|source| VringError::Access(virtio_queue::Error::GuestMemory(source)))
+    }
+
+    fn call(&self) {
+        let Some(mut call) = self.call.as_ref() else { return };
+        // The descriptor does not block; if its counter is full, a call is pending anyway.
+        let _full = call.write(&1u64.to_ne_bytes());
+    }
+}
+
+#[cfg(test)]
+#[path = "vring_test.rs"]
+mod tests;
