@@ -1,3 +1,54 @@
-//! Placeholder.
+//! `cargo xtask`: what developers run. Parses, picks, calls.
 
-fn main() {}
+#![forbid(unsafe_code)]
+
+mod cache;
+mod command;
+mod debian;
+mod guest;
+mod initramfs;
+mod kernel;
+mod lab;
+mod packages;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "What Atoll's developers run", version)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Boot the lab, a machine with a real /dev/kvm, and run a command inside
+    Lab(lab::Args),
+    /// Make the guest's files in target/guest and say where they are
+    Guest,
+}
+
+fn main() -> ExitCode {
+    match pick(Cli::parse().task) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn pick(task: Task) -> Result<ExitCode> {
+    match task {
+        Task::Lab(args) => lab::main(&args),
+        Task::Guest => {
+            packages::ensure()?;
+            println!("{}", guest::ensure()?.display());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}

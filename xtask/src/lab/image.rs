@@ -1,0 +1,110 @@
+//! What the lab boots from: Debian's stock cloud kernel, its initramfs, a Debian root with the
+//! tools of the trade, and the guest's files on a disk; kept in `target/lab`. Starts nothing.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::debian::RootFs;
+use crate::{cache, command, debian, guest, initramfs, workspace};
+
+const INITRD: &str = include_str!("../../assets/lab-initrd");
+const INIT: &str = include_str!("../../assets/lab-init");
+
+/// What the lab's initramfs needs to find its root; the root has all the other modules.
+const MODULES: &[&str] = &["virtio_pci", "virtio_blk", "virtio_console"];
+
+/// The root's packages beyond `minbase`: other VMMs and backends, and what tests look with.
+const PACKAGES: &[&str] = &[
+    "busybox-static",
+    "e2fsprogs",
+    "iperf3",
+    "iproute2",
+    "iputils-ping",
+    "kmod",
+    "libcap-ng0",
+    "libseccomp2",
+    "passt",
+    "pciutils",
+    "procps",
+    "qemu-system-common",
+    "qemu-system-x86",
+    "socat",
+    "strace",
+    "util-linux",
+];
+
+/// Shell commands run in the root before it becomes an image.
+const FINISH: &str = "rm -rf /var/lib/apt/lists/* /var/cache/apt/*
+mkdir -p /guest /run-disk
+";
+
+/// The files of the lab.
+pub(super) struct Image {
+    pub(super) kernel: PathBuf,
+    pub(super) initramfs: PathBuf,
+    pub(super) root: PathBuf,
+    pub(super) guest: PathBuf,
+}
+
+/// Returns the lab's files, made when they are not there yet or their recipe has changed.
+pub(super) fn ensure() -> Result<Image> {
+    let guest = guest::ensure()?;
+    let recipe = format!(
+        "lab 1\n{}\n{}\n{INITRD}\n{INIT}\n{FINISH}\n{}",
+        MODULES.join(" "),
+        PACKAGES.join(" "),
+        guest::recipe()
+    );
+    let folder = cache::folder(&workspace::target(), "lab", &recipe, |folder| {
+        eprintln!("making the lab from Debian packages (once, about a minute)");
+        build(folder, &guest)
+    })?;
+    Ok(Image {
+        kernel: guest.join("vmlinux"),
+        initramfs: folder.join("initramfs.cpio.gz"),
+        root: folder.join("root.ext4"),
+        guest: folder.join("guest.ext4"),
+    })
+}
+
+fn build(folder: &Path, guest: &Path) -> Result<()> {
+    let kernel = guest::kernel(guest)?;
+    initramfs::pack(&kernel, INITRD, MODULES, &folder.join("initramfs.cpio.gz"))?;
+
+    let overlay = tempfile::tempdir().context("cannot make a temporary folder")?;
+    fs::set_permissions(overlay.path(), Permissions::from_mode(0o755))?;
+    let init = overlay.path().join("lab-init");
+    fs::write(&init, INIT)?;
+    fs::set_permissions(&init, Permissions::from_mode(0o755))?;
+    guest::copy_modules(&kernel, overlay.path())?;
+    debian::root_image(
+        &RootFs {
+            packages: PACKAGES,
+            overlay: overlay.path(),
+            finish: FINISH,
+            size: "16G",
+        },
+        &folder.join("root.ext4"),
+    )?;
+    guest_disk(folder, guest)
+}
+
+/// A disk with the guest's files, and room for copies of them.
+fn guest_disk(folder: &Path, guest: &Path) -> Result<()> {
+    let staged = tempfile::tempdir_in(folder).context("cannot make a temporary folder")?;
+    fs::set_permissions(staged.path(), Permissions::from_mode(0o755))?;
+    for name in ["vmlinux", "bzImage", "initramfs.cpio.gz", "root.ext4"] {
+        // Holes stay holes.
+        command::quietly(
+            Command::new("cp")
+                .args(["--sparse=always", "--reflink=auto"])
+                .arg(guest.join(name))
+                .arg(staged.path()),
+        )?;
+    }
+    debian::image_of(staged.path(), "guest", 16 << 30, &folder.join("guest.ext4"))
+}

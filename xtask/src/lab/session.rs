@@ -1,0 +1,219 @@
+//! One run of a command in a started machine: bytes in and out, the end of the command, the end of
+//! the caller's patience. Starts no machine.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use nix::sys::signal::{SigSet, Signal};
+
+use super::machine::Machine;
+use super::terminal::Raw;
+
+/// How long the machine may take to boot; many times what it takes on a busy host.
+const BOOT: Duration = Duration::from_secs(180);
+
+/// How much of the kernel's messages is kept to be shown when the machine dies.
+const KEPT: usize = 16 << 10;
+
+/// Leaves a command that doesn't end, in a terminal: Ctrl-A, then x.
+const ESCAPE: &[u8] = b"\x01x";
+
+/// Where the command's standard output and error go.
+pub(crate) struct Sinks {
+    pub(crate) stdout: Box<dyn Write + Send>,
+    pub(crate) stderr: Box<dyn Write + Send>,
+}
+
+/// What a run of the lab came to.
+pub(crate) struct Outcome {
+    /// The command's exit code.
+    pub(crate) code: u8,
+    /// From the machine's start to the command's.
+    pub(crate) boot: Duration,
+}
+
+/// What the threads of a session tell it.
+enum Event {
+    /// The lab's init said something.
+    Report(String),
+    /// The machine is gone.
+    Gone,
+    /// The caller wants out.
+    Signal(Signal),
+}
+
+/// Follows the command to its end, then stops the machine.
+pub(super) fn follow(
+    mut machine: Machine,
+    terminal: bool,
+    sinks: Sinks,
+    started: Instant,
+    patience: Option<Duration>,
+) -> Result<Outcome> {
+    let _raw = if terminal { Some(Raw::enter()?) } else { None };
+    let (events, inbox) = mpsc::channel();
+    let messages = keep_tail(machine.wires.serial);
+    reports(machine.wires.report, events.clone());
+    let (output, input) = if terminal {
+        (machine.wires.terminal.try_clone()?, machine.wires.terminal)
+    } else {
+        (machine.wires.stdout, machine.wires.stdin)
+    };
+    let outputs = [
+        pump(output, sinks.stdout),
+        pump(machine.wires.stderr, sinks.stderr),
+    ];
+    feed(input, terminal, events.clone());
+    signals(events);
+
+    let mut boot = None;
+    let result = loop {
+        let deadline = match boot {
+            None => Some(started + BOOT),
+            Some(at) => patience.map(|patience| at + patience),
+        };
+        let event = match deadline {
+            None => inbox.recv().unwrap_or(Event::Gone),
+            Some(deadline) => {
+                match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                    Ok(event) => event,
+                    Err(RecvTimeoutError::Disconnected) => Event::Gone,
+                    Err(RecvTimeoutError::Timeout) if boot.is_none() => {
+                        break Err(format!("the lab did not boot in {BOOT:?}"));
+                    }
+                    Err(RecvTimeoutError::Timeout) => {
+                        break Err("the command did not end in the time it was given".to_owned());
+                    }
+                }
+            }
+        };
+        match event {
+            Event::Report(line) if line == "ready" => boot = Some(Instant::now()),
+            Event::Report(line) => {
+                if let Some(code) = line
+                    .strip_prefix("exit ")
+                    .and_then(|code| code.parse().ok())
+                {
+                    break Ok(code);
+                }
+            }
+            Event::Gone => break Err("the lab's machine ended before the command".to_owned()),
+            Event::Signal(signal) => break Ok(128 + signal as u8),
+        }
+    };
+
+    // Whatever happened, the machine has done its work: what the command wrote is in our sockets.
+    let _ = machine.qemu.kill();
+    let _ = machine.qemu.wait();
+    for output in outputs {
+        let _ = output.join();
+    }
+    match result {
+        Ok(code) => {
+            let boot = boot.unwrap_or(started).saturating_duration_since(started);
+            Ok(Outcome { code, boot })
+        }
+        Err(sentence) => {
+            let messages = messages.lock().map(|kept| kept.clone()).unwrap_or_default();
+            bail!(
+                "{sentence}\n{}",
+                String::from_utf8_lossy(&messages).trim_end()
+            );
+        }
+    }
+}
+
+impl Outcome {
+    /// The command's exit code as ours.
+    pub(crate) fn exit(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+}
+
+fn reports(wire: UnixStream, events: Sender<Event>) {
+    thread::spawn(move || {
+        for line in BufReader::new(wire).lines().map_while(io::Result::ok) {
+            let _ = events.send(Event::Report(line));
+        }
+        let _ = events.send(Event::Gone);
+    });
+}
+
+fn pump(mut from: UnixStream, mut to: Box<dyn Write + Send>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        let mut buffer = [0; 8192];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            let Some(bytes) = buffer.get(..count) else {
+                return;
+            };
+            // When nobody reads us any more, the command still runs to its end.
+            let _ = to.write_all(bytes).and_then(|()| to.flush());
+        }
+    })
+}
+
+/// Passes our standard input on. In a terminal the escape sequence ends the session.
+fn feed(mut to: UnixStream, terminal: bool, events: Sender<Event>) {
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        let mut last = 0;
+        while let Ok(count @ 1..) = io::stdin().lock().read(&mut buffer) {
+            let Some(bytes) = buffer.get(..count) else {
+                return;
+            };
+            let escaped = bytes.iter().any(|&byte| {
+                let pair = [last, byte];
+                last = byte;
+                pair == ESCAPE
+            });
+            if terminal && escaped {
+                let _ = events.send(Event::Signal(Signal::SIGTERM));
+                return;
+            }
+            if to.write_all(bytes).is_err() {
+                return;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Write);
+    });
+}
+
+/// Reports the signals that `super::main` has blocked.
+fn signals(events: Sender<Event>) {
+    thread::spawn(move || {
+        while let Ok(signal) = ending_signals().wait() {
+            let _ = events.send(Event::Signal(signal));
+        }
+    });
+}
+
+/// The signals that end a session in good order.
+pub(super) fn ending_signals() -> SigSet {
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
+        .into_iter()
+        .collect()
+}
+
+fn keep_tail(mut from: UnixStream) -> Arc<Mutex<Vec<u8>>> {
+    let kept = Arc::new(Mutex::new(Vec::new()));
+    let tail = Arc::clone(&kept);
+    thread::spawn(move || {
+        let mut buffer = [0; 1024];
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            let (Some(bytes), Ok(mut tail)) = (buffer.get(..count), tail.lock()) else {
+                return;
+            };
+            tail.extend_from_slice(bytes);
+            let surplus = tail.len().saturating_sub(KEPT);
+            tail.drain(..surplus);
+        }
+    });
+    kept
+}
