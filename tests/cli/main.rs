@@ -1,0 +1,1 @@
+//! Bad input gets one clear sentence and the right exit code.

@@ -1,0 +1,118 @@
+//! Disk images: made before a guest starts, looked at after it has ended.
+
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::artifacts;
+use crate::process::tool;
+use crate::scratch::Scratch;
+
+/// One mebibyte.
+pub const MIB: u64 = 1 << 20;
+
+/// A raw disk image in a directory of its own.
+pub struct Image {
+    path: PathBuf,
+    _scratch: Scratch,
+}
+
+impl Image {
+    /// An image of `size` zero bytes, none of which takes space yet.
+    #[track_caller]
+    pub fn blank(size: u64) -> Self {
+        let scratch = Scratch::new();
+        let path = scratch.join("disk.img");
+        File::create(&path)
+            .and_then(|file| file.set_len(size))
+            .expect("make a disk image");
+        Self {
+            path,
+            _scratch: scratch,
+        }
+    }
+
+    /// An image of `size` bytes with an empty ext4 on it.
+    #[track_caller]
+    pub fn ext4(size: u64) -> Self {
+        let image = Self::blank(size);
+        let path = image.path.to_str().expect("scratch paths are text");
+        tool("mke2fs", ["-q", "-t", "ext4", path]);
+        image
+    }
+
+    /// An image of `size` bytes in which no two words are equal, so that data in a wrong place
+    /// shows.
+    #[track_caller]
+    pub fn patterned(size: u64) -> Self {
+        let image = Self::blank(size);
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(&image.path).expect("open"));
+        for word in 0..size / 8 {
+            // An odd factor makes a permutation of the words, and none of them looks like another.
+            let word = word.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+            file.write_all(&word).expect("fill a disk image");
+        }
+        file.flush().expect("fill a disk image");
+        image
+    }
+
+    /// A copy of the Debian root file system, for one guest to write to.
+    #[track_caller]
+    pub fn debian() -> Self {
+        let scratch = Scratch::new();
+        let path = scratch.join("root.ext4");
+        let (from, to) = (artifacts::get("root.ext4"), path.to_str().expect("text"));
+        let from = from.to_str().expect("artifact paths are text");
+        tool("cp", ["--sparse=always", "--reflink=auto", from, to]);
+        Self {
+            path,
+            _scratch: scratch,
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the tools of its file system say is wrong with it.
+    ///
+    /// # Panics
+    /// When they find anything.
+    #[track_caller]
+    pub fn check_ext4(&self) {
+        tool(
+            "e2fsck",
+            ["-f".as_ref(), "-n".as_ref(), self.path.as_os_str()],
+        );
+    }
+
+    /// The MD5 sum of the file `inside` its ext4, read without mounting it.
+    #[track_caller]
+    pub fn md5_of_file(&self, inside: &str) -> String {
+        let scratch = Scratch::new();
+        let copy = scratch.join("file");
+        let request = format!("dump {inside} {}", copy.display());
+        tool(
+            "debugfs",
+            ["-R".as_ref(), request.as_ref(), self.path.as_os_str()],
+        );
+        md5(&copy)
+    }
+
+    /// The MD5 sum of the whole image.
+    #[track_caller]
+    pub fn md5(&self) -> String {
+        md5(&self.path)
+    }
+}
+
+/// The MD5 sum of the file at `path`.
+#[track_caller]
+pub fn md5(path: &Path) -> String {
+    let line = tool("md5sum", [path]);
+    line.split_whitespace()
+        .next()
+        .expect("md5sum prints a sum")
+        .to_owned()
+}

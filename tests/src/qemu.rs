@@ -1,0 +1,121 @@
+//! A guest under QEMU to be, with QEMU's front-ends talking to our backends.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::guest::{Guest, KERNEL_OPTIONS};
+use crate::process::Process;
+use crate::requirement::Requirement;
+use crate::scratch::Scratch;
+use crate::{artifacts, program};
+
+/// A guest under QEMU to be.
+pub struct Builder {
+    cmdline: String,
+    args: Vec<String>,
+    devices: u32,
+}
+
+/// A guest of one vCPU and 256 MiB that boots the stock kernel into a small initramfs.
+pub fn builder() -> Builder {
+    Builder {
+        cmdline: KERNEL_OPTIONS.to_owned(),
+        args: Vec::new(),
+        devices: 0,
+    }
+}
+
+impl Builder {
+    /// Adds words to the kernel's command line.
+    pub fn cmdline(mut self, words: &str) -> Self {
+        self.cmdline = format!("{} {words}", self.cmdline);
+        self
+    }
+
+    /// Adds a disk that an `atoll-blk` serves on `socket`.
+    pub fn disk(self, socket: &Path) -> Self {
+        let (builder, id) = self.chardev(socket);
+        builder.arg("-device", format!("vhost-user-blk-pci,chardev={id}"))
+    }
+
+    /// Adds a network card that an `atoll-net` serves on `socket`.
+    pub fn net(self, socket: &Path) -> Self {
+        let (builder, id) = self.chardev(socket);
+        builder
+            .arg("-netdev", format!("vhost-user,id=n-{id},chardev={id}"))
+            .arg("-device", format!("virtio-net-pci,netdev=n-{id}"))
+    }
+
+    fn chardev(mut self, socket: &Path) -> (Self, String) {
+        let id = format!("vhost{}", self.devices);
+        self.devices += 1;
+        let chardev = format!("socket,id={id},path={}", socket.display());
+        (self.arg("-chardev", chardev), id)
+    }
+
+    /// Adds an option and its value.
+    pub fn arg(mut self, option: &str, value: String) -> Self {
+        self.args.extend([option.to_owned(), value]);
+        self
+    }
+
+    /// Starts QEMU and waits for a shell in the guest.
+    ///
+    /// # Panics
+    /// When QEMU ends or no shell answers.
+    #[track_caller]
+    pub fn boot(self) -> Guest {
+        let scratch = Scratch::new();
+        let (socket, serial) = (scratch.join("hvc0"), scratch.join("serial"));
+        let mut command = Command::new(program::find("qemu-system-x86_64").expect("find QEMU"));
+        command
+            .args([
+                "-nodefaults",
+                "-no-user-config",
+                "-display",
+                "none",
+                "-no-reboot",
+            ])
+            // KVM only where it can run a stock kernel.
+            .args([
+                "-machine",
+                "q35,memory-backend=ram",
+                "-accel",
+                accelerator(),
+                "-cpu",
+                "max",
+            ])
+            .args([
+                "-object",
+                "memory-backend-memfd,id=ram,size=256M,share=on",
+                "-m",
+                "256M",
+            ])
+            .args(["-append", &self.cmdline])
+            .arg("-kernel")
+            .arg(artifacts::get("bzImage"))
+            .arg("-initrd")
+            .arg(artifacts::get("initramfs.cpio.gz"))
+            .args(["-serial", &format!("file:{}", serial.display())])
+            .args(["-device", "virtio-serial-pci"])
+            .args([
+                "-chardev",
+                &format!(
+                    "socket,id=hvc0,server=on,wait=off,path={}",
+                    socket.display()
+                ),
+            ])
+            .args(["-device", "virtconsole,chardev=hvc0"])
+            .args(&self.args);
+        let mut guest = Guest::attach(Process::spawn(command), &socket, serial, scratch);
+        guest.wait_to_boot();
+        guest
+    }
+}
+
+fn accelerator() -> &'static str {
+    match Requirement::StockKvm.lacking() {
+        None => "kvm",
+        Some(_) => "tcg",
+    }
+}
