@@ -29,8 +29,15 @@ struct Pieces<'chain> {
 impl<'chain> Pieces<'chain> {
     fn new(pieces: &'chain [iovec]) -> Self {
         // The chain walk bounds the sum to 32 bits.
-        let left = pieces.iter().fold(0usize, |sum, piece| sum.saturating_add(piece.iov_len));
-        Self { pieces, skip: 0, left, _memory: PhantomData }
+        let left = pieces
+            .iter()
+            .fold(0usize, |sum, piece| sum.saturating_add(piece.iov_len));
+        Self {
+            pieces,
+            skip: 0,
+            left,
+            _memory: PhantomData,
+        }
     }
 
     /// The pieces that are left, as they stand.
@@ -41,7 +48,10 @@ impl<'chain> Pieces<'chain> {
             let iov_base = piece.iov_base.wrapping_byte_add(skip);
             skip = 0;
             left = left.saturating_sub(len);
-            (len > 0).then_some(iovec { iov_base, iov_len: len })
+            (len > 0).then_some(iovec {
+                iov_base,
+                iov_len: len,
+            })
         })
     }
 
@@ -75,9 +85,15 @@ impl<'chain> Pieces<'chain> {
         all: &mut [&mut Self],
         call: impl Fn(*const iovec, c_int) -> isize,
     ) -> io::Result<usize> {
-        let mut batch = [iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; BATCH];
+        let mut batch = [iovec {
+            iov_base: std::ptr::null_mut(),
+            iov_len: 0,
+        }; BATCH];
         let mut filled: c_int = 0;
-        for (slot, piece) in batch.iter_mut().zip(all.iter().flat_map(|pieces| pieces.iter())) {
+        for (slot, piece) in batch
+            .iter_mut()
+            .zip(all.iter().flat_map(|pieces| pieces.iter()))
+        {
             *slot = piece;
             filled = filled.saturating_add(1);
         }

@@ -104,7 +104,7 @@ pub struct Chain {
     /// Whether the walk came to the last descriptor, so that the last writable byte is known.
     ended: bool,
     /// Keeps `pieces` mapped.
-    _memory: Arc<Arc<Memory>>,
+    _memory: Arc<Memory>,
 }
 
 // SAFETY: only the raw pointers in `pieces` are not `Send`. They point into `_memory`, which any
@@ -125,7 +125,7 @@ impl fmt::Debug for Chain {
 impl Chain {
     /// Walks the chain that starts at `head`.
     pub(crate) fn walk(
-        memory: &Arc<Arc<Memory>>,
+        memory: &Arc<Memory>,
         table: DescriptorTable,
         head: u16,
         origin: Origin,
@@ -160,11 +160,14 @@ impl Chain {
         let mut bytes = 0u32;
         loop {
             if next >= table.size {
-                return Err(ChainFault::NextOutOfTable { index: next, size: table.size });
+                return Err(ChainFault::NextOutOfTable {
+                    index: next,
+                    size: table.size,
+                });
             }
-            left = left
-                .checked_sub(1)
-                .ok_or(ChainFault::TooLong { limit: usize::from(table.size).min(MAX_CHAIN) })?;
+            left = left.checked_sub(1).ok_or(ChainFault::TooLong {
+                limit: usize::from(table.size).min(MAX_CHAIN),
+            })?;
             let descriptor = read_descriptor(memory, table.address, next)?;
             if descriptor.refers_to_indirect_table() {
                 if within_indirect {
@@ -176,7 +179,9 @@ impl Chain {
                 left = usize::from(table.size).min(MAX_CHAIN);
                 continue;
             }
-            bytes = bytes.checked_add(descriptor.len()).ok_or(ChainFault::TooManyBytes)?;
+            bytes = bytes
+                .checked_add(descriptor.len())
+                .ok_or(ChainFault::TooManyBytes)?;
             if let Err(fault) = self.push(memory, &descriptor) {
                 self.fault.get_or_insert(fault);
             }
@@ -197,12 +202,18 @@ impl Chain {
         for slice in memory.get_slices(address, len as usize) {
             let Ok(slice) = slice else {
                 self.pieces.truncate(known);
-                return Err(ChainFault::BufferOutOfMemory { address: address.0, len });
+                return Err(ChainFault::BufferOutOfMemory {
+                    address: address.0,
+                    len,
+                });
             };
             let piece = slice.ptr_guard_mut();
             if !slice.is_empty() {
                 let iov_base = piece.as_ptr().cast();
-                self.pieces.push(iovec { iov_base, iov_len: slice.len() });
+                self.pieces.push(iovec {
+                    iov_base,
+                    iov_len: slice.len(),
+                });
             }
         }
         if descriptor.is_write_only() {
@@ -297,11 +308,15 @@ fn indirect_table(
     }
     let len = descriptor.len();
     let whole = u64::from(len).checked_rem(DESCRIPTOR_SIZE) == Some(0);
-    let size = u64::from(len).checked_div(DESCRIPTOR_SIZE).and_then(|size| u16::try_from(size).ok());
+    let size = u64::from(len)
+        .checked_div(DESCRIPTOR_SIZE)
+        .and_then(|size| u16::try_from(size).ok());
     match size {
-        Some(size) if whole && size > 0 => {
-            Ok(DescriptorTable { address: descriptor.addr(), size, ..table })
-        }
+        Some(size) if whole && size > 0 => Ok(DescriptorTable {
+            address: descriptor.addr(),
+            size,
+            ..table
+        }),
         _ => Err(ChainFault::IndirectSize { len }),
     }
 }

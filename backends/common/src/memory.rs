@@ -58,7 +58,7 @@ struct Region {
 #[derive(Default)]
 pub(crate) struct MemoryTable {
     regions: Vec<Region>,
-    memory: Arc<Memory>,
+    memory: Memory,
 }
 
 impl MemoryTable {
@@ -66,7 +66,7 @@ impl MemoryTable {
     pub(crate) const MAX_SLOTS: usize = 509;
 
     /// The memory as it is now.
-    pub(crate) fn memory(&self) -> &Arc<Memory> {
+    pub(crate) fn memory(&self) -> &Memory {
         &self.memory
     }
 
@@ -75,15 +75,19 @@ impl MemoryTable {
         &mut self,
         regions: impl IntoIterator<Item = (RegionSpec, File)>,
     ) -> Result<(), MemoryError> {
-        let regions =
-            regions.into_iter().map(|(spec, file)| map(spec, file)).collect::<Result<_, _>>()?;
+        let regions = regions
+            .into_iter()
+            .map(|(spec, file)| map(spec, file))
+            .collect::<Result<_, _>>()?;
         self.set(regions)
     }
 
     /// Adds one region.
     pub(crate) fn add(&mut self, spec: RegionSpec, file: File) -> Result<(), MemoryError> {
         if self.regions.len() >= Self::MAX_SLOTS {
-            return Err(MemoryError::TooMany { limit: Self::MAX_SLOTS });
+            return Err(MemoryError::TooMany {
+                limit: Self::MAX_SLOTS,
+            });
         }
         let mut regions = self.regions.clone();
         regions.push(map(spec, file)?);
@@ -98,7 +102,10 @@ impl MemoryTable {
         };
         let mut regions = self.regions.clone();
         let Some(index) = regions.iter().position(same) else {
-            return Err(MemoryError::Unknown { guest: spec.guest, size: spec.size });
+            return Err(MemoryError::Unknown {
+                guest: spec.guest,
+                size: spec.size,
+            });
         };
         regions.remove(index);
         self.set(regions)
@@ -107,34 +114,56 @@ impl MemoryTable {
     /// The guest address of what the front-end has at `user`.
     pub(crate) fn translate(&self, user: u64) -> Option<GuestAddress> {
         self.regions.iter().find_map(|region| {
-            let offset = user.checked_sub(region.user).filter(|&offset| offset < region.size)?;
+            let offset = user
+                .checked_sub(region.user)
+                .filter(|&offset| offset < region.size)?;
             region.guest.checked_add(offset).map(GuestAddress)
         })
     }
 
     fn set(&mut self, regions: Vec<Region>) -> Result<(), MemoryError> {
-        let mut mapped: Vec<_> = regions.iter().map(|region| Arc::clone(&region.mapped)).collect();
+        let mut mapped: Vec<_> = regions
+            .iter()
+            .map(|region| Arc::clone(&region.mapped))
+            .collect();
         mapped.sort_by_key(|region| vm_memory::GuestMemoryRegion::start_addr(region.as_ref()));
         let memory = if mapped.is_empty() {
             Memory::default()
         } else {
             Memory::from_arc_regions(mapped).map_err(MemoryError::Table)?
         };
-        self.memory = Arc::new(memory);
+        self.memory = memory;
         self.regions = regions;
         Ok(())
     }
 }
 
 fn map(spec: RegionSpec, file: File) -> Result<Region, MemoryError> {
-    let RegionSpec { guest, size, user, offset } = spec;
+    let RegionSpec {
+        guest,
+        size,
+        user,
+        offset,
+    } = spec;
     // Only 64-bit hosts are supported, where every u64 is a usize.
-    let mapping = MmapRegion::from_file(FileOffset::new(file, offset), size as usize)
-        .map_err(|source| MemoryError::Map { guest, size, offset, source })?;
+    let mapping =
+        MmapRegion::from_file(FileOffset::new(file, offset), size as usize).map_err(|source| {
+            MemoryError::Map {
+                guest,
+                size,
+                offset,
+                source,
+            }
+        })?;
     let mapped = GuestRegionMmap::new(mapping, GuestAddress(guest))
         .map(Arc::new)
         .ok_or(MemoryError::Wraps { guest, size })?;
-    Ok(Region { user, mapped, guest, size })
+    Ok(Region {
+        user,
+        mapped,
+        guest,
+        size,
+    })
 }
 
 #[cfg(test)]

@@ -1,1 +1,141 @@
-//! To come.
+//! The thread that serves one started ring: the loop, its wake-ups, starting and stopping it.
+//! What serving means is the device's.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use tap::TapFallible;
+
+use crate::device::{Wait, Worker};
+use crate::error::Because;
+use crate::event;
+use crate::vring::{Vring, VringError};
+
+/// Small, because a device process has many such threads and its memory is counted. A request's
+/// buffers are the guest's, so the loop needs little.
+const STACK: usize = 256 * 1024;
+
+/// Ends the loop: the flag between two rounds, the descriptor while it sleeps.
+struct Stop {
+    asked: AtomicBool,
+    wake: EventFd,
+}
+
+/// A ring that is being served.
+pub(crate) struct RingThread {
+    stop: Arc<Stop>,
+    thread: JoinHandle<Stopped>,
+}
+
+/// A ring that was served.
+pub(crate) struct Stopped {
+    pub(crate) vring: Vring,
+    /// It stopped by itself, because it could not go on.
+    pub(crate) failed: bool,
+}
+
+impl RingThread {
+    /// Serves `vring` until it is stopped or fails. A failure is logged, and signalled on `error`.
+    pub(crate) fn start(
+        mut vring: Vring,
+        mut worker: Box<dyn Worker>,
+        kick: File,
+        error: Option<File>,
+    ) -> io::Result<Self> {
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let stop = Arc::new(Stop {
+            asked: AtomicBool::new(false),
+            wake,
+        });
+        let seen_by_loop = Arc::clone(&stop);
+        let name = format!("vring{}", vring.index());
+        let serve = move || {
+            let failed = serve_until_stopped(&mut vring, worker.as_mut(), &kick, &seen_by_loop)
+                .tap_err(|failure| {
+                    tracing::error!("vring {} stopped: {}", vring.index(), Because(failure));
+                    error.iter().for_each(event::signal);
+                })
+                .is_err();
+            Stopped { vring, failed }
+        };
+        let thread = thread::Builder::new()
+            .name(name)
+            .stack_size(STACK)
+            .spawn(serve)?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Lets the loop finish what is in flight and takes the ring back.
+    pub(crate) fn stop(self) -> Stopped {
+        self.stop.asked.store(true, Ordering::Release);
+        // It can only fail when its counter is full, and then the loop is awake.
+        let _full = self.stop.wake.write(1);
+        self.thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+fn serve_until_stopped(
+    vring: &mut Vring,
+    worker: &mut dyn Worker,
+    kick: &File,
+    stop: &Stop,
+) -> Result<(), VringError> {
+    while !stop.asked.load(Ordering::Acquire) {
+        vring.begin_round()?;
+        let wait = worker.serve(vring)?;
+        vring.call_if_wanted()?;
+        if wait.kick && vring.want_kicks()? {
+            continue;
+        }
+        sleep(&wait, kick, stop)?;
+    }
+    worker.drain(vring)?;
+    vring.call_if_wanted()?;
+    if vring.in_flight() > 0 {
+        tracing::error!("vring {} lost {} chains", vring.index(), vring.in_flight());
+    }
+    Ok(())
+}
+
+/// Sleeps until something happens that `wait` names, or the loop is to stop.
+fn sleep(wait: &Wait<'_>, kick: &File, stop: &Stop) -> Result<(), VringError> {
+    let timeout = wait.timeout.map_or(PollTimeout::NONE, |timeout| {
+        PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX)
+    });
+    let [first, second] = wait
+        .fds
+        .map(|fd| fd.unwrap_or((stop.wake.as_fd(), PollFlags::empty())));
+    // Without a need for kicks its entry asks for nothing, and the kicks wait in the counter.
+    let kick_events = if wait.kick {
+        PollFlags::POLLIN
+    } else {
+        PollFlags::empty()
+    };
+    let mut fds = [
+        PollFd::new(stop.wake.as_fd(), PollFlags::POLLIN),
+        PollFd::new(kick.as_fd(), kick_events),
+        PollFd::new(first.0, first.1),
+        PollFd::new(second.0, second.1),
+    ];
+    match poll(&mut fds, timeout) {
+        Ok(_) | Err(Errno::EINTR) => {}
+        Err(source) => return Err(VringError::Sleep(source.into())),
+    }
+    let kicked = fds[1].revents().unwrap_or(PollFlags::empty());
+    if kicked.contains(PollFlags::POLLIN) {
+        event::take(kick).map_err(VringError::KickLost)
+    } else if kicked.is_empty() {
+        Ok(())
+    } else {
+        Err(VringError::KickLost(io::ErrorKind::BrokenPipe.into()))
+    }
+}

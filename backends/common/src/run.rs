@@ -1,10 +1,31 @@
-//! From `main` to the exit code.
+//! From `main` to the exit code: the order in which a device process comes up and goes down.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use crate::args::{Args, Capabilities};
+use crate::args::{Args, Capabilities, WRONG_USAGE, program_name};
 use crate::back_channel::ConfigChange;
 use crate::device::{Device, DeviceError};
+use crate::error::Because;
+use crate::listen::{Endpoint, ListenError};
+use crate::signals::EndRequest;
+use crate::{logging, serve};
+
+/// Why a device process ends before it was asked to.
+#[derive(Debug, thiserror::Error)]
+enum RunError {
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error("cannot listen for signals")]
+    Signals(#[source] io::Error),
+    #[error("cannot serve the front-end")]
+    Serve(#[source] io::Error),
+    #[error("cannot print the capabilities")]
+    Print(#[source] io::Error),
+}
 
 /// Runs a device process to its end and returns its exit code: 0 when it was asked to end, or its
 /// only front-end left; 1 when something failed, which is then said on standard error; 2 when the
@@ -16,6 +37,48 @@ pub fn run<D: Device>(
     capabilities: Capabilities,
     open: impl FnOnce(ConfigChange) -> Result<D, DeviceError>,
 ) -> ExitCode {
-    let _ = (args, capabilities, open(ConfigChange::default()));
-    ExitCode::SUCCESS
+    logging::init();
+    let result = if args.print_capabilities {
+        print(capabilities)
+    } else {
+        run_device(args, open)
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}: {}", program_name(), Because(&error));
+            match error {
+                RunError::Listen(error) if error.is_wrong_usage() => ExitCode::from(WRONG_USAGE),
+                _ => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+fn run_device<D: Device>(
+    args: &Args,
+    open: impl FnOnce(ConfigChange) -> Result<D, DeviceError>,
+) -> Result<(), RunError> {
+    // Before any thread, so that all threads leave the signals to one.
+    let end = EndRequest::listen().map_err(RunError::Signals)?;
+    // Before the socket, so that who finds a socket finds a device behind it.
+    let config_change = ConfigChange::default();
+    let device: Arc<dyn Device> = Arc::new(open(config_change.clone())?);
+    match Endpoint::open(args)? {
+        Endpoint::Connected(connection) => {
+            serve::serve(&device, connection, &config_change, &end).map_err(RunError::Serve)
+        }
+        Endpoint::Listening(listener) => {
+            while let Some(connection) = listener.accept(&end)? {
+                serve::serve(&device, connection, &config_change, &end).map_err(RunError::Serve)?;
+            }
+            Ok(())
+        }
+    }
+}
+
+fn print(capabilities: Capabilities) -> Result<(), RunError> {
+    let failed = |error| RunError::Print(error);
+    let json = serde_json::to_string_pretty(&capabilities).map_err(io::Error::from);
+    writeln!(io::stdout(), "{}", json.map_err(failed)?).map_err(failed)
 }

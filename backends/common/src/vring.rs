@@ -5,7 +5,6 @@
 #![warn(clippy::panic, clippy::unreachable)]
 
 use std::fs::File;
-use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 
@@ -15,7 +14,11 @@ use vm_memory::{Bytes, GuestAddress};
 
 use crate::chain::{Chain, DescriptorTable, Origin};
 use crate::device::DeviceError;
+use crate::event;
 use crate::memory::Memory;
+
+/// How many chains a worker gets before the loop looks at everything else.
+const ROUND: u16 = 128;
 
 /// The ring can't go on. One ring stops for it; the process and its other rings live.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +64,12 @@ pub enum VringError {
         /// The chain's head.
         head: u16,
     },
+    /// The kick descriptor is no longer one.
+    #[error("the front-end broke the kick descriptor")]
+    KickLost(#[source] std::io::Error),
+    /// Waiting for kicks failed.
+    #[error("cannot wait for kicks")]
+    Sleep(#[source] std::io::Error),
     /// The device can't go on.
     #[error("the device cannot go on")]
     Device(#[source] DeviceError),
@@ -83,14 +92,16 @@ pub(crate) struct RingSetup {
 pub struct Vring {
     index: u16,
     queue: Queue,
-    /// In an `Arc` of the ring's own, so that the chains of different rings share no counter.
-    memory: Arc<Arc<Memory>>,
+    /// A copy of the table of the ring's own, so that chains of different rings share no counter.
+    memory: Arc<Memory>,
     indirect: bool,
     call: Option<File>,
     /// The available index as read last.
     seen: u16,
     /// Whether [`next`](Self::next) found nothing more the last time.
     dry: bool,
+    /// How many more chains this round may take.
+    round: u16,
     in_flight: u16,
     /// Whether chains completed since the driver was last considered for a call.
     uncalled: bool,
@@ -98,31 +109,45 @@ pub struct Vring {
 
 impl Vring {
     /// A ring that is ready to be served, from the setup that the front-end gave.
-    pub(crate) fn new(setup: RingSetup, memory: &Arc<Memory>) -> Result<Self, VringError> {
+    pub(crate) fn new(setup: RingSetup, memory: &Memory) -> Result<Self, VringError> {
         let mut queue = Queue::new(setup.size).map_err(VringError::Misplaced)?;
-        queue.try_set_desc_table_address(setup.descriptors).map_err(VringError::Misplaced)?;
-        queue.try_set_avail_ring_address(setup.avail).map_err(VringError::Misplaced)?;
-        queue.try_set_used_ring_address(setup.used).map_err(VringError::Misplaced)?;
+        queue
+            .try_set_desc_table_address(setup.descriptors)
+            .map_err(VringError::Misplaced)?;
+        queue
+            .try_set_avail_ring_address(setup.avail)
+            .map_err(VringError::Misplaced)?;
+        queue
+            .try_set_used_ring_address(setup.used)
+            .map_err(VringError::Misplaced)?;
         queue.set_event_idx(setup.event_idx);
         queue.set_ready(true);
-        if !queue.is_valid(memory.as_ref()) {
+        if !queue.is_valid(memory) {
             return Err(VringError::OutOfMemory);
         }
         // vhost-user has no message for the used index: it is what the ring says.
-        let used = queue.used_idx(memory.as_ref(), Ordering::Acquire).map_err(VringError::Access)?;
+        let used = queue
+            .used_idx(memory, Ordering::Acquire)
+            .map_err(VringError::Access)?;
         queue.set_next_used(used.0);
         queue.set_next_avail(setup.next_avail);
         Ok(Self {
             index: setup.index,
             queue,
-            memory: Arc::new(Arc::clone(memory)),
+            memory: Arc::new(memory.clone()),
             indirect: setup.indirect,
             call: setup.call,
             seen: setup.next_avail,
             dry: false,
+            round: ROUND,
             in_flight: 0,
             uncalled: false,
         })
+    }
+
+    /// The position in the available ring at which the next process, or start, goes on.
+    pub(crate) fn next_avail(&self) -> u16 {
+        self.queue.next_avail()
     }
 
     /// The queue's index in the device.
@@ -140,17 +165,27 @@ impl Vring {
         self.in_flight
     }
 
-    /// The next chain that the driver made available, or `None` when there is no more now.
+    /// The next chain that the driver made available, or `None` when there is no more now. So that
+    /// a driver which never pauses can't keep a worker from returning, `None` also ends a round of
+    /// many chains; the worker is then called again at once.
     ///
     /// # Errors
     /// [`VringError`] when the driver broke the ring itself. What it broke within a chain is found
     /// out from the [`Chain`].
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "a ring is not an iterator: it can fail"
+    )]
     pub fn next(&mut self) -> Result<Option<Chain>, VringError> {
         let Some(position) = self.available()? else {
             self.dry = true;
             return Ok(None);
         };
         self.dry = false;
+        let Some(round) = self.round.checked_sub(1) else {
+            return Ok(None);
+        };
+        self.round = round;
         let size = self.size();
         if self.in_flight >= size {
             return Err(VringError::TooManyInFlight { size });
@@ -174,7 +209,9 @@ impl Vring {
         // virtio 1.3 §2.7.8.2: not more than was written, so never more than there was room.
         let written = written.min(chain.writable_bytes());
         let memory: &Memory = &self.memory;
-        self.queue.add_used(memory, chain.head(), written).map_err(VringError::Access)?;
+        self.queue
+            .add_used(memory, chain.head(), written)
+            .map_err(VringError::Access)?;
         self.in_flight = self.in_flight.saturating_sub(1);
         self.uncalled = true;
         Ok(())
@@ -207,15 +244,19 @@ impl Vring {
         }
         self.uncalled = false;
         if self.driver_wants_call()? {
-            self.call();
+            self.call.iter().for_each(event::signal);
         }
         Ok(())
     }
 
-    /// Asks the driver not to kick, as far as the ring's format can say it.
-    pub(crate) fn silence_kicks(&mut self) -> Result<(), VringError> {
+    /// Begins a round of serving. The driver is asked not to kick meanwhile, as far as the ring's
+    /// format can say it.
+    pub(crate) fn begin_round(&mut self) -> Result<(), VringError> {
+        self.round = ROUND;
         let memory: &Memory = &self.memory;
-        self.queue.disable_notification(memory).map_err(VringError::Access)
+        self.queue
+            .disable_notification(memory)
+            .map_err(VringError::Access)
     }
 
     /// Asks the driver to kick when it makes more available than was seen. Returns `true` when
@@ -235,11 +276,17 @@ impl Vring {
         let position = self.queue.next_avail();
         if position == self.seen {
             let memory: &Memory = &self.memory;
-            let avail =
-                self.queue.avail_idx(memory, Ordering::Acquire).map_err(VringError::Access)?;
+            let avail = self
+                .queue
+                .avail_idx(memory, Ordering::Acquire)
+                .map_err(VringError::Access)?;
             let (size, to) = (self.size(), avail.0);
             if to.wrapping_sub(position) > size {
-                return Err(VringError::AvailJumped { from: position, to, size });
+                return Err(VringError::AvailJumped {
+                    from: position,
+                    to,
+                    size,
+                });
             }
             self.seen = to;
         }
@@ -267,7 +314,10 @@ impl Vring {
     fn driver_wants_call(&mut self) -> Result<bool, VringError> {
         let memory: &Memory = &self.memory;
         if self.queue.event_idx_enabled() {
-            return self.queue.needs_notification(memory).map_err(VringError::Access);
+            return self
+                .queue
+                .needs_notification(memory)
+                .map_err(VringError::Access);
         }
         // The used index must be out before the flag is read, or both sides may miss the other.
         fence(Ordering::SeqCst);
@@ -280,12 +330,6 @@ impl Vring {
             .load(address, Ordering::Relaxed)
             .map(u16::from_le)
             .map_err(|source| VringError::Access(virtio_queue::Error::GuestMemory(source)))
-    }
-
-    fn call(&self) {
-        let Some(mut call) = self.call.as_ref() else { return };
-        // The descriptor does not block; if its counter is full, a call is pending anyway.
-        let _full = call.write(&1u64.to_ne_bytes());
     }
 }
 

@@ -1,0 +1,31 @@
+//! The event descriptors that a front-end hands over: kick, call and error.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+/// Takes a front-end's descriptor. It must never block the thread of a ring, so it is made not to.
+pub(crate) fn accept(file: File) -> io::Result<File> {
+    let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+    fcntl(&file, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(file)
+}
+
+/// Signals an event. When that fails the counter is full, so that the event is pending anyway, or
+/// the peer broke its own descriptor.
+pub(crate) fn signal(mut event: &File) {
+    let _unheard = event.write(&1u64.to_ne_bytes());
+}
+
+/// Takes the event back, pending or not.
+///
+/// # Errors
+/// When it is not an event descriptor, or its other end was closed.
+pub(crate) fn take(mut event: &File) -> io::Result<()> {
+    match event.read(&mut [0; 8]) {
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+        _ => Ok(()),
+    }
+}
