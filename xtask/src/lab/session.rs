@@ -70,6 +70,8 @@ pub(super) fn follow(
         pump(output, sinks.stdout),
         pump(machine.wires.stderr, sinks.stderr),
     ];
+    // Shut down, not closed: QEMU forgets what it has not passed on yet when its peer closes.
+    let _input = input.try_clone()?;
     feed(input, terminal, events.clone());
     signals(events);
 
