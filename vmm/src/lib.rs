@@ -3,5 +3,12 @@
 //! The folders are the parts of the machine. `vm` puts them together; nothing below knows `vm`,
 //! and devices know buses and interrupts only by small traits.
 
+pub mod acpi;
+pub mod arch;
+pub mod boot;
 pub mod bus;
 pub mod config;
+pub mod irq;
+pub mod legacy;
+pub mod memory;
+pub mod vcpu;
