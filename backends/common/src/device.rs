@@ -28,7 +28,7 @@ pub struct Identity {
 
 /// The device does not take what the driver wrote to its configuration space.
 #[derive(Debug, thiserror::Error)]
-#[error("the {field} of the configuration space is read-only")]
+#[error("{field} is read-only")]
 pub struct ConfigRefused {
     /// The field, or the bytes, written to.
     pub field: &'static str,

@@ -1,0 +1,162 @@
+//! A disk image: opened, checked and locked; read, written and made durable by the sector range
+//! that the caller has checked. It knows no virtio.
+
+use std::fs::{File, FileType, OpenOptions};
+use std::io::{self, Seek, SeekFrom};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use atoll_backend::{Reader, Writer};
+
+use crate::lock::{self, LockError};
+
+/// The unit of virtio-blk, whatever the disk's own (virtio 1.3 §5.2.4).
+pub(crate) const SECTOR: u64 = 512;
+
+/// The file can't serve as a disk image.
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    /// It is not there, or can't be looked at.
+    #[error("cannot open the disk image {path}")]
+    Open {
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It may be read but not written.
+    #[error("cannot write to the disk image {path}; --read-only would only read it")]
+    NotWritable {
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// It is neither a file nor a block device.
+    #[error("{path} is {kind}, not a disk image")]
+    NotADisk {
+        /// Its path.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// There is nothing in it.
+    #[error("the disk image {path} is empty; `truncate -s SIZE` gives it a size")]
+    Empty {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// It ends within a sector.
+    #[error("the disk image {path} has {len} bytes, which is not a multiple of {SECTOR}")]
+    Misaligned {
+        /// Its path.
+        path: PathBuf,
+        /// Its length in bytes.
+        len: u64,
+    },
+    /// Somebody else uses it.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+}
+
+/// An open disk image, locked against other users for as long as it is open.
+#[derive(Debug)]
+pub(crate) struct Image {
+    file: File,
+    path: PathBuf,
+    len: u64,
+    read_only: bool,
+}
+
+impl Image {
+    pub(crate) fn open(path: &Path, read_only: bool) -> Result<Self, ImageError> {
+        let failed = |source| ImageError::Open {
+            path: path.into(),
+            source,
+        };
+        // Before it is opened, because opening has effects of its own on some kinds of file.
+        check_kind(path, std::fs::metadata(path).map_err(failed)?.file_type())?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(!read_only)
+            .custom_flags(libc::O_CLOEXEC)
+            .open(path)
+            .map_err(|source| match source.kind() {
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+                    if !read_only && File::open(path).is_ok() =>
+                {
+                    ImageError::NotWritable {
+                        path: path.into(),
+                        source,
+                    }
+                }
+                _ => failed(source),
+            })?;
+        // The metadata of a block device know nothing of its size.
+        let len = file.seek(SeekFrom::End(0)).map_err(failed)?;
+        if len == 0 {
+            return Err(ImageError::Empty { path: path.into() });
+        }
+        if !len.is_multiple_of(SECTOR) {
+            return Err(ImageError::Misaligned {
+                path: path.into(),
+                len,
+            });
+        }
+        lock::lock(&file, path, read_only)?;
+        Ok(Self {
+            file,
+            path: path.into(),
+            len,
+            read_only,
+        })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its length in bytes, a multiple of [`SECTOR`].
+    pub(crate) fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    /// Fills `buffers` with what is at `offset`.
+    pub(crate) fn read(&self, offset: u64, buffers: &mut Writer<'_>) -> io::Result<()> {
+        buffers.read_exact_at(self.file.as_fd(), offset)
+    }
+
+    /// Writes `buffers` to `offset`.
+    pub(crate) fn write(&self, offset: u64, buffers: &mut Reader<'_>) -> io::Result<()> {
+        buffers.write_all_at(self.file.as_fd(), offset)
+    }
+
+    /// Returns when all that was written before is on stable storage.
+    pub(crate) fn flush(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+fn check_kind(path: &Path, kind: FileType) -> Result<(), ImageError> {
+    let kind = match kind {
+        kind if kind.is_file() || kind.is_block_device() => return Ok(()),
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_char_device() => "a character device",
+        kind if kind.is_fifo() => "a pipe",
+        kind if kind.is_socket() => "a socket",
+        _ => "neither a file nor a block device",
+    };
+    Err(ImageError::NotADisk {
+        path: path.into(),
+        kind,
+    })
+}
+
+#[cfg(test)]
+#[path = "image_test.rs"]
+mod tests;

@@ -1,0 +1,63 @@
+//! The command line of `atoll-blk`.
+
+use std::path::PathBuf;
+
+use atoll_backend::{Args, Capabilities};
+
+/// What `--print-capabilities` says.
+pub const CAPABILITIES: Capabilities = Capabilities {
+    device_type: "block",
+    features: &["read-only", "blk-file"],
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  A disk for one guest; the socket's file is removed at the end:
+      atoll-blk --socket-path=/run/vm/blk.sock --blk-file=disk.img
+
+  A read-only disk with a serial number, which the guest sees under /dev/disk/by-id:
+      atoll-blk --socket-path=blk.sock --blk-file=base.img --read-only --serial=BASE1
+
+  A block device of the host with a queue for each of four CPUs of the guest:
+      atoll-blk --socket-path=blk.sock --blk-file=/dev/vg0/guest --num-queues=4
+
+Exit codes: 0 asked to end, or the only front-end left; 1 failure; 2 wrong command line.
+RUST_LOG=info (or debug) says more on standard error.";
+
+/// Serves a disk image as a vhost-user block device.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "atoll-blk", version, after_help = EXAMPLES)]
+pub struct Options {
+    /// What every device process takes.
+    #[command(flatten)]
+    pub backend: Args,
+
+    /// Disk image in raw format, or block device
+    #[arg(
+        long,
+        value_name = "FILE",
+        required_unless_present = "print_capabilities"
+    )]
+    pub blk_file: Option<PathBuf>,
+
+    /// Let the guest read only; several processes may then serve the same image
+    #[arg(long)]
+    pub read_only: bool,
+
+    /// Serial number that the guest sees, of up to 20 ASCII characters
+    #[arg(long, value_name = "SERIAL", default_value = "", value_parser = serial)]
+    pub serial: String,
+
+    /// Number of queues, each with a thread of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub num_queues: u16,
+}
+
+/// virtio 1.3 §5.2.6: the string is at most 20 bytes long.
+fn serial(text: &str) -> Result<String, String> {
+    if text.len() <= 20 && text.is_ascii() {
+        Ok(text.into())
+    } else {
+        Err("a serial number has at most 20 ASCII characters".into())
+    }
+}

@@ -1,0 +1,115 @@
+//! A block request, parsed and checked before anything is done (virtio 1.3 §5.2.6). It does no I/O.
+
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![warn(clippy::panic, clippy::unreachable)]
+
+use atoll_backend::{Chain, ChainFault, Reader, Writer};
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID,
+    VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+};
+
+use crate::image::SECTOR;
+
+/// What a request is checked against.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// The disk's length in bytes.
+    pub(crate) len: u64,
+    pub(crate) read_only: bool,
+}
+
+/// What the driver asks for.
+pub(crate) enum Action<'chain> {
+    Read { offset: u64, data: Writer<'chain> },
+    Write { offset: u64, data: Reader<'chain> },
+    Flush,
+    GetId { data: Writer<'chain> },
+}
+
+/// A request that can be acted on.
+pub(crate) struct Request<'chain> {
+    pub(crate) action: Action<'chain>,
+    /// Room for the one byte of status.
+    pub(crate) status: Writer<'chain>,
+}
+
+/// What is wrong with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum BadRequest {
+    #[error("the descriptor chain is broken")]
+    Chain(#[source] ChainFault),
+    #[error("{len} bytes are too few for a request's header")]
+    NoHeader { len: usize },
+    #[error("there is no room for the status")]
+    NoStatus,
+    #[error("the request type {kind} is unknown")]
+    Unknown { kind: u32 },
+    #[error("{len} bytes are not whole sectors")]
+    PartialSector { len: usize },
+    #[error("{len} bytes at sector {sector} are beyond the end of the disk")]
+    BeyondEnd { sector: u64, len: usize },
+    #[error("the disk is read-only")]
+    ReadOnly,
+}
+
+impl BadRequest {
+    /// The status to fail the request with.
+    pub(crate) fn status(self) -> u8 {
+        let status = match self {
+            Self::Unknown { .. } => VIRTIO_BLK_S_UNSUPP,
+            _ => VIRTIO_BLK_S_IOERR,
+        };
+        status as u8
+    }
+}
+
+impl<'chain> Request<'chain> {
+    /// virtio 1.3 §5.2.6: a header of type, reserved and sector, the data, a byte of status; where
+    /// one buffer ends and the next begins means nothing (§2.7.4).
+    pub(crate) fn parse(chain: &'chain Chain, limits: Limits) -> Result<Self, BadRequest> {
+        let (mut header, mut room) = chain.buffers().map_err(BadRequest::Chain)?;
+        let before_status = room.len().checked_sub(1).ok_or(BadRequest::NoStatus)?;
+        let status = room.split_off(before_status);
+        let len = header.len();
+        let [kind, _reserved, sector_low, sector_high]: [u32; 4] = header
+            .read_obj::<[u32; 4]>()
+            .ok_or(BadRequest::NoHeader { len })?
+            .map(u32::from_le);
+        let sector = u64::from(sector_high) << 32 | u64::from(sector_low);
+        let data = header;
+        let action = match kind {
+            VIRTIO_BLK_T_IN => Action::Read {
+                offset: limits.offset(sector, room.len())?,
+                data: room,
+            },
+            VIRTIO_BLK_T_OUT if limits.read_only => return Err(BadRequest::ReadOnly),
+            VIRTIO_BLK_T_OUT => Action::Write {
+                offset: limits.offset(sector, data.len())?,
+                data,
+            },
+            VIRTIO_BLK_T_FLUSH => Action::Flush,
+            VIRTIO_BLK_T_GET_ID => Action::GetId { data: room },
+            kind => return Err(BadRequest::Unknown { kind }),
+        };
+        Ok(Self { action, status })
+    }
+}
+
+impl Limits {
+    /// The offset in bytes of a range of whole sectors that is within the disk.
+    fn offset(self, sector: u64, len: usize) -> Result<u64, BadRequest> {
+        let bytes = len as u64;
+        if !bytes.is_multiple_of(SECTOR) {
+            return Err(BadRequest::PartialSector { len });
+        }
+        let offset = sector.checked_mul(SECTOR);
+        offset
+            .filter(|offset| offset.checked_add(bytes).is_some_and(|end| end <= self.len))
+            .ok_or(BadRequest::BeyondEnd { sector, len })
+    }
+}
+
+#[cfg(test)]
+#[path = "request_test.rs"]
+mod tests;

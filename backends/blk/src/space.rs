@@ -1,0 +1,47 @@
+//! The configuration space and the feature bits of a block device (virtio 1.3 §5.2.3, §5.2.4).
+
+use virtio_bindings::virtio_blk::{
+    VIRTIO_BLK_F_BLK_SIZE, VIRTIO_BLK_F_FLUSH, VIRTIO_BLK_F_MQ, VIRTIO_BLK_F_RO,
+    VIRTIO_BLK_F_SEG_MAX,
+};
+
+use crate::image::{Image, SECTOR};
+
+/// The data buffers in one request: with header and status a chain of 128 descriptors, which fits
+/// the smallest queue that front-ends commonly ask for. The length of a buffer has no limit, so
+/// `size_max` is not offered.
+const SEGMENTS: u32 = 126;
+
+/// The feature bits of a device for `image` with so many queues.
+pub(crate) fn features(image: &Image, queues: u16) -> u64 {
+    let optional = [
+        (image.is_read_only(), VIRTIO_BLK_F_RO),
+        (queues > 1, VIRTIO_BLK_F_MQ),
+    ];
+    let always = 1 << VIRTIO_BLK_F_SEG_MAX | 1 << VIRTIO_BLK_F_BLK_SIZE | 1 << VIRTIO_BLK_F_FLUSH;
+    optional
+        .into_iter()
+        .filter(|(offered, _)| *offered)
+        .fold(always, |features, (_, bit)| features | 1 << bit)
+}
+
+/// `struct virtio_blk_config` up to `num_queues`; fields without a feature bit are zero.
+pub(crate) fn space(image: &Image, queues: u16) -> Vec<u8> {
+    let capacity = image.len() / SECTOR;
+    let size_max = 0u32;
+    let geometry = [0u8; 4];
+    let block_size = SECTOR as u32;
+    let topology = [0u8; 8];
+    let writeback_and_unused = [0u8; 2];
+    [
+        &capacity.to_le_bytes()[..],
+        &size_max.to_le_bytes(),
+        &SEGMENTS.to_le_bytes(),
+        &geometry,
+        &block_size.to_le_bytes(),
+        &topology,
+        &writeback_and_unused,
+        &queues.to_le_bytes(),
+    ]
+    .concat()
+}

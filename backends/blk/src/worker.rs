@@ -1,0 +1,90 @@
+//! Serves one queue of a block device: each request parsed, acted on, answered and completed
+//! before the next is looked at.
+
+use std::io::{self, Write};
+use std::sync::Arc;
+
+use atoll_backend::{Chain, Reader, Vring, VringError, Wait, Worker};
+use tap::TapFallible;
+use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
+
+use crate::image::Image;
+use crate::request::{Action, Limits, Request};
+
+/// The length of the answer to a request for the serial number (virtio 1.3 §5.2.6).
+pub(crate) const ID_LEN: usize = 20;
+
+/// What serves one queue.
+pub(crate) struct BlockQueue {
+    pub(crate) image: Arc<Image>,
+    pub(crate) id: [u8; ID_LEN],
+    /// The driver can't ask for durability, so that it is due with each write.
+    pub(crate) flush_writes: bool,
+}
+
+impl Worker for BlockQueue {
+    fn serve(&mut self, vring: &mut Vring) -> Result<Wait<'_>, VringError> {
+        while let Some(chain) = vring.next()? {
+            let written = self.answer(&chain);
+            vring.complete(chain, written)?;
+            vring.call_if_wanted()?;
+        }
+        Ok(Wait::kick())
+    }
+}
+
+impl BlockQueue {
+    /// Does what the chain asks for, and says how it went in the status. Returns how many bytes of
+    /// its room are written, from the first on without a gap (virtio 1.3 §2.7.8.2): the status is
+    /// the last of them, so that a failed read has none to show.
+    fn answer(&self, chain: &Chain) -> u32 {
+        let limits = Limits {
+            len: self.image.len(),
+            read_only: self.image.is_read_only(),
+        };
+        let (status, code) = match Request::parse(chain, limits) {
+            Ok(Request { action, status }) => (Some(status), self.act(action)),
+            Err(bad) => {
+                // The driver's doing, and drivers must not be able to fill the log.
+                tracing::debug!("request refused: {bad}");
+                (chain.last_byte(), bad.status())
+            }
+        };
+        let answered = status.is_some_and(|mut status| status.write_obj(&code));
+        let complete = u32::from(code) == VIRTIO_BLK_S_OK || chain.writable_bytes() == 1;
+        if answered && complete {
+            chain.writable_bytes()
+        } else {
+            0
+        }
+    }
+
+    /// Acts, and returns the request's status.
+    fn act(&self, action: Action<'_>) -> u8 {
+        let result = match action {
+            Action::Read { offset, mut data } => self.image.read(offset, &mut data),
+            Action::Write { offset, mut data } => self.write(offset, &mut data),
+            Action::Flush => self.image.flush(),
+            Action::GetId { mut data } => data.write(&self.id).map(drop),
+        };
+        let status = match result.tap_err(|error| self.log(error)) {
+            Ok(()) => VIRTIO_BLK_S_OK,
+            Err(_logged) => VIRTIO_BLK_S_IOERR,
+        };
+        status as u8
+    }
+
+    fn write(&self, offset: u64, data: &mut Reader<'_>) -> io::Result<()> {
+        self.image.write(offset, data)?;
+        // virtio 1.3 §5.2.6.2: without VIRTIO_BLK_F_FLUSH a completed write is a durable one.
+        if self.flush_writes {
+            self.image.flush()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn log(&self, error: &io::Error) {
+        tracing::warn!("request failed on {}: {error}", self.image.path().display());
+    }
+}
