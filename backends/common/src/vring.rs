@@ -103,32 +103,24 @@ pub struct Vring {
     /// How many more chains this round may take.
     round: u16,
     in_flight: u16,
-    /// Whether chains completed since the driver was last considered for a call.
-    uncalled: bool,
+    /// The used index when the driver was last considered for a call.
+    considered: u16,
 }
 
 impl Vring {
     /// A ring that is ready to be served, from the setup that the front-end gave.
     pub(crate) fn new(setup: RingSetup, memory: &Memory) -> Result<Self, VringError> {
         let mut queue = Queue::new(setup.size).map_err(VringError::Misplaced)?;
-        queue
-            .try_set_desc_table_address(setup.descriptors)
-            .map_err(VringError::Misplaced)?;
-        queue
-            .try_set_avail_ring_address(setup.avail)
-            .map_err(VringError::Misplaced)?;
-        queue
-            .try_set_used_ring_address(setup.used)
-            .map_err(VringError::Misplaced)?;
+        queue.try_set_desc_table_address(setup.descriptors).map_err(VringError::Misplaced)?;
+        queue.try_set_avail_ring_address(setup.avail).map_err(VringError::Misplaced)?;
+        queue.try_set_used_ring_address(setup.used).map_err(VringError::Misplaced)?;
         queue.set_event_idx(setup.event_idx);
         queue.set_ready(true);
         if !queue.is_valid(memory) {
             return Err(VringError::OutOfMemory);
         }
         // vhost-user has no message for the used index: it is what the ring says.
-        let used = queue
-            .used_idx(memory, Ordering::Acquire)
-            .map_err(VringError::Access)?;
+        let used = queue.used_idx(memory, Ordering::Acquire).map_err(VringError::Access)?;
         queue.set_next_used(used.0);
         queue.set_next_avail(setup.next_avail);
         Ok(Self {
@@ -141,7 +133,7 @@ impl Vring {
             dry: false,
             round: ROUND,
             in_flight: 0,
-            uncalled: false,
+            considered: used.0,
         })
     }
 
@@ -172,10 +164,7 @@ impl Vring {
     /// # Errors
     /// [`VringError`] when the driver broke the ring itself. What it broke within a chain is found
     /// out from the [`Chain`].
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "a ring is not an iterator: it can fail"
-    )]
+    #[expect(clippy::should_implement_trait, reason = "a ring is not an iterator: it can fail")]
     pub fn next(&mut self) -> Result<Option<Chain>, VringError> {
         let Some(position) = self.available()? else {
             self.dry = true;
@@ -204,16 +193,33 @@ impl Vring {
     ///
     /// # Errors
     /// [`VringError::Access`] when the ring is no longer where it was.
-    #[expect(clippy::needless_pass_by_value, reason = "completing consumes")]
     pub fn complete(&mut self, chain: Chain, written: u32) -> Result<(), VringError> {
-        // virtio 1.3 §2.7.8.2: not more than was written, so never more than there was room.
-        let written = written.min(chain.writable_bytes());
-        let memory: &Memory = &self.memory;
-        self.queue
-            .add_used(memory, chain.head(), written)
-            .map_err(VringError::Access)?;
-        self.in_flight = self.in_flight.saturating_sub(1);
-        self.uncalled = true;
+        self.complete_together([(chain, written)])
+    }
+
+    /// Completes several chains, each with the bytes written to it, in one step: the driver sees
+    /// all of them or none, as it must where one packet fills several chains.
+    ///
+    /// # Errors
+    /// As for [`complete`](Self::complete).
+    pub fn complete_together(
+        &mut self,
+        chains: impl IntoIterator<Item = (Chain, u32)>,
+    ) -> Result<(), VringError> {
+        let mut position = self.queue.next_used();
+        for (chain, written) in chains {
+            // virtio 1.3 §2.7.8.2: not more than was written, so never more than there was room.
+            let written = written.min(chain.writable_bytes());
+            self.write_used(position, chain.head(), written)?;
+            position = position.wrapping_add(1);
+            self.in_flight = self.in_flight.saturating_sub(1);
+        }
+        // virtio 1.3 §2.7.8: the index, behind the flags, publishes the entries before it.
+        let index = GuestAddress(self.queue.used_ring().saturating_add(2));
+        self.memory
+            .store(position.to_le(), index, Ordering::Release)
+            .map_err(|source| VringError::Access(virtio_queue::Error::GuestMemory(source)))?;
+        self.queue.set_next_used(position);
         Ok(())
     }
 
@@ -239,11 +245,12 @@ impl Vring {
     /// # Errors
     /// [`VringError::Access`] when the ring is no longer where it was.
     pub fn call_if_wanted(&mut self) -> Result<(), VringError> {
-        if !self.uncalled {
+        let position = self.queue.next_used();
+        let before = std::mem::replace(&mut self.considered, position);
+        if position == before {
             return Ok(());
         }
-        self.uncalled = false;
-        if self.driver_wants_call()? {
+        if self.driver_wants_call(before, position)? {
             self.call.iter().for_each(event::signal);
         }
         Ok(())
@@ -254,9 +261,7 @@ impl Vring {
     pub(crate) fn begin_round(&mut self) -> Result<(), VringError> {
         self.round = ROUND;
         let memory: &Memory = &self.memory;
-        self.queue
-            .disable_notification(memory)
-            .map_err(VringError::Access)
+        self.queue.disable_notification(memory).map_err(VringError::Access)
     }
 
     /// Asks the driver to kick when it makes more available than was seen. Returns `true` when
@@ -276,17 +281,11 @@ impl Vring {
         let position = self.queue.next_avail();
         if position == self.seen {
             let memory: &Memory = &self.memory;
-            let avail = self
-                .queue
-                .avail_idx(memory, Ordering::Acquire)
-                .map_err(VringError::Access)?;
+            let avail =
+                self.queue.avail_idx(memory, Ordering::Acquire).map_err(VringError::Access)?;
             let (size, to) = (self.size(), avail.0);
             if to.wrapping_sub(position) > size {
-                return Err(VringError::AvailJumped {
-                    from: position,
-                    to,
-                    size,
-                });
+                return Err(VringError::AvailJumped { from: position, to, size });
             }
             self.seen = to;
         }
@@ -310,18 +309,31 @@ impl Vring {
         Chain::walk(&self.memory, table, head, origin)
     }
 
-    /// virtio 1.3 §2.7.7.2: by the event index where negotiated, else by the flag.
-    fn driver_wants_call(&mut self) -> Result<bool, VringError> {
-        let memory: &Memory = &self.memory;
-        if self.queue.event_idx_enabled() {
-            return self
-                .queue
-                .needs_notification(memory)
-                .map_err(VringError::Access);
-        }
-        // The used index must be out before the flag is read, or both sides may miss the other.
+    /// virtio 1.3 §2.7.8: the ring of used elements follows the flags and the index.
+    fn write_used(&self, position: u16, head: u16, written: u32) -> Result<(), VringError> {
+        let slot = position.checked_rem(self.size()).unwrap_or_default();
+        let offset = u64::from(slot).saturating_mul(8).saturating_add(4);
+        let address = GuestAddress(self.queue.used_ring().saturating_add(offset));
+        let element = u64::from(head) | u64::from(written) << 32;
+        self.memory
+            .write_obj(element.to_le(), address)
+            .map_err(|source| VringError::Access(virtio_queue::Error::GuestMemory(source)))
+    }
+
+    /// Whether the driver wants a call now that the used index went from `before` to `position`.
+    fn driver_wants_call(&self, before: u16, position: u16) -> Result<bool, VringError> {
+        // The used index must be out before the driver's wish is read, or both sides may miss the
+        // other.
         fence(Ordering::SeqCst);
-        let flags = self.load(GuestAddress(self.queue.avail_ring()))?;
+        let avail_ring = self.queue.avail_ring();
+        if self.queue.event_idx_enabled() {
+            // virtio 1.3 §2.7.7.2: when the index went past `used_event`, behind the heads.
+            let offset = u64::from(self.size()).saturating_mul(2).saturating_add(4);
+            let event = self.load(GuestAddress(avail_ring.saturating_add(offset)))?;
+            let since_event = position.wrapping_sub(event).wrapping_sub(1);
+            return Ok(since_event < position.wrapping_sub(before));
+        }
+        let flags = self.load(GuestAddress(avail_ring))?;
         Ok(u32::from(flags) & VRING_AVAIL_F_NO_INTERRUPT == 0)
     }
 
