@@ -51,7 +51,9 @@ fn overlapping_empty_and_wrapping_ranges_are_refused() {
     let bus = Bus::new();
     let probe = Arc::new(Probe::default());
     bus.insert("probe", 0x100, 0x10, probe.clone()).unwrap();
-    for (start, len) in [(0x100, 1), (0xf1, 0x10), (0x10f, 1), (0x80, 0x1000), (0, 0), (u64::MAX, 2)] {
+    for (start, len) in
+        [(0x100, 1), (0xf1, 0x10), (0x10f, 1), (0x80, 0x1000), (0, 0), (u64::MAX, 2)]
+    {
         assert!(bus.insert("other", start, len, probe.clone()).is_err(), "{start:#x}+{len:#x}");
     }
     bus.insert("before", 0xf0, 0x10, probe.clone()).unwrap();

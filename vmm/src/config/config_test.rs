@@ -98,8 +98,7 @@ fn the_terminal_serves_one_console() {
     assert_eq!(with_kernel().into_vm().unwrap().serial, SerialConfig::Stdio);
     let quiet = Settings { console: console(), ..with_kernel() };
     assert_eq!(quiet.into_vm().unwrap().serial, SerialConfig::Off);
-    let both =
-        Settings { console: console(), serial: Some(SerialConfig::Stdio), ..with_kernel() };
+    let both = Settings { console: console(), serial: Some(SerialConfig::Stdio), ..with_kernel() };
     assert!(matches!(both.into_vm(), Err(ConfigError::TerminalTwice)));
 }
 

@@ -21,7 +21,8 @@ fn sizes_read_as_people_write_them() {
 
 #[test]
 fn what_is_no_size_is_refused() {
-    for text in ["", "M", "-1", "+1", "1.5G", "12X", "0x1000", "99999999999999999999", "16777216T"] {
+    for text in ["", "M", "-1", "+1", "1.5G", "12X", "0x1000", "99999999999999999999", "16777216T"]
+    {
         assert!(text.parse::<Size>().is_err(), "{text:?}");
     }
 }
