@@ -1,0 +1,50 @@
+//! An eventfd as kicks, calls and wake-ups use it: a counter that never blocks who owns it.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
+
+/// A non-blocking eventfd.
+#[derive(Debug)]
+pub struct Event(EventFd);
+
+impl Event {
+    /// A new event, not signalled.
+    ///
+    /// # Errors
+    /// What the kernel says, usually that no descriptor is left.
+    pub fn new() -> io::Result<Self> {
+        EventFd::new(EFD_NONBLOCK | EFD_CLOEXEC).map(Self)
+    }
+
+    /// Signals. A full counter is signalled already.
+    pub fn signal(&self) {
+        // The only error of a valid eventfd is EAGAIN: the counter is at its maximum.
+        drop(self.0.write(1));
+    }
+
+    /// Takes what was signalled, and says whether there was anything.
+    pub fn drain(&self) -> bool {
+        self.0.read().is_ok()
+    }
+
+    /// Whether the event is signalled; leaves it as it is.
+    pub fn is_signalled(&self) -> bool {
+        let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
+    }
+
+    /// The eventfd in the type that the kernel interfaces take.
+    pub fn eventfd(&self) -> &EventFd {
+        &self.0
+    }
+}
+
+impl AsFd for Event {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the descriptor is open as long as `self`, from which the lifetime is borrowed.
+        unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
+    }
+}

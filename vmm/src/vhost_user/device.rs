@@ -1,0 +1,184 @@
+//! A device that is another process, as the VMM and the transport see it.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::thread::{self, JoinHandle};
+
+use tracing::{info, warn};
+use vm_memory::GuestMemoryMmap;
+
+use super::error::VhostUserError;
+use super::life::Life;
+use super::mailbox::Mailbox;
+use super::memory::Table;
+use super::offer::Offer;
+use super::peer::{self, Peer};
+use super::session::Session;
+use super::thread::DeviceThread;
+use super::{DeviceSpec, REPLY_DEADLINE, STOP_DEADLINE};
+use crate::irq::Event;
+use crate::virtio::{Activation, DeviceEvents, DeviceType, QueuePort, VirtioDevice, features};
+
+/// A device whose back-end is another process.
+///
+/// It outlives guest boots: each boot puts a new transport before it.
+pub struct RemoteDevice {
+    id: String,
+    device_type: DeviceType,
+    features: u64,
+    ports: Arc<[QueuePort]>,
+    mailbox: Arc<Mailbox>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl RemoteDevice {
+    /// Connects to a back-end, agrees with it on what the guest will be offered, and starts the
+    /// device's thread.
+    ///
+    /// Waits for a back-end that is not there yet, and says so once. All of `memory` will be shared
+    /// with it and must be backed by files.
+    ///
+    /// # Errors
+    /// [`VhostUserError::Device`] naming the device and its peer.
+    pub fn connect(
+        spec: DeviceSpec,
+        memory: &GuestMemoryMmap,
+    ) -> Result<Arc<Self>, VhostUserError> {
+        let id = spec.id.clone();
+        let device_type = spec.device_type.name();
+        let peer = spec.peer.to_string();
+        Self::open(spec, memory).map(Arc::new).map_err(|source| VhostUserError::Device {
+            id,
+            device_type,
+            peer,
+            source: Box::new(source),
+        })
+    }
+
+    fn open(mut spec: DeviceSpec, memory: &GuestMemoryMmap) -> Result<Self, VhostUserError> {
+        let table = Table::new(memory)?;
+        let peer_name = spec.peer.to_string();
+        let (stream, path) = match spec.peer {
+            Peer::Path(path) => {
+                (peer::wait_for(&spec.id, &path, spec.connect_timeout)?, Some(path))
+            }
+            Peer::Stream(stream) => (stream, None),
+        };
+        spec.peer = Peer::Path(path.clone().unwrap_or_default());
+        let (session, found) = Session::open(&spec.id, stream, spec.device_type)?;
+        let offer = Offer::new(&spec, &found)?;
+        let DeviceSpec { id, device_type, .. } = spec;
+        info!(
+            "device {id} ({}) has {} queues of {}, features {}",
+            device_type.name(),
+            offer.queues,
+            offer.queue_size,
+            features::names(device_type, offer.features)
+        );
+        let ports: Arc<[QueuePort]> =
+            (0..offer.queues).map(|_| port(offer.queue_size)).collect::<Result<_, _>>()?;
+        let config = offer.present(found.config.unwrap_or_default());
+        let mailbox = Arc::new(Mailbox::new(event()?, config));
+        let features = offer.features;
+        let worker = DeviceThread {
+            id: id.clone(),
+            device_type,
+            peer: peer_name,
+            path,
+            table,
+            offer,
+            ports: Arc::clone(&ports),
+            broken: event()?,
+            mailbox: Arc::clone(&mailbox),
+            session: Some(session),
+            activation: None,
+            life: Life::new(),
+            retry_at: None,
+        };
+        let thread = thread::Builder::new()
+            .name(format!("dev-{id}"))
+            .spawn(move || worker.run())
+            .map_err(|source| VhostUserError::Thread { id: id.clone(), source })?;
+        Ok(Self { id, device_type, features, ports, mailbox, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Takes the guest's rings back from the back-end, as for a new boot, and waits until it has
+    /// let go of them or is given up.
+    pub fn quiesce(&self) {
+        // The thread may be in the middle of one exchange, then does this one.
+        let patience = REPLY_DEADLINE + STOP_DEADLINE + REPLY_DEADLINE;
+        if !self.mailbox.reset_and_wait(patience) {
+            warn!("device {}: no reset within {} s", self.id, patience.as_secs());
+        }
+        for port in &*self.ports {
+            port.kick.drain();
+            port.call.drain();
+        }
+    }
+
+    /// Takes the rings back, closes the connection and ends the device's thread.
+    pub fn shutdown(&self) {
+        self.mailbox.close();
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            warn!("device {}: its thread failed", self.id);
+        }
+    }
+}
+
+impl Drop for RemoteDevice {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+impl VirtioDevice for RemoteDevice {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn device_type(&self) -> DeviceType {
+        self.device_type
+    }
+
+    fn features(&self) -> u64 {
+        self.features
+    }
+
+    fn queues(&self) -> &[QueuePort] {
+        &self.ports
+    }
+
+    fn config(&self) -> Vec<u8> {
+        self.mailbox.config()
+    }
+
+    fn write_config(&self, offset: usize, data: &[u8]) {
+        self.mailbox.write_config(offset, data);
+    }
+
+    fn start(&self, activation: Activation) {
+        self.mailbox.start(activation);
+    }
+
+    fn reset(&self) {
+        self.mailbox.reset();
+    }
+
+    fn attach(&self, events: Weak<dyn DeviceEvents>) {
+        self.mailbox.attach(events);
+    }
+}
+
+fn event() -> Result<Event, VhostUserError> {
+    Event::new().map_err(|source| VhostUserError::Descriptor { what: "an eventfd", source })
+}
+
+fn port(max_size: u16) -> Result<QueuePort, VhostUserError> {
+    Ok(QueuePort { kick: Arc::new(event()?), call: Arc::new(event()?), max_size })
+}
+
+#[cfg(test)]
+#[path = "device_test.rs"]
+mod tests;

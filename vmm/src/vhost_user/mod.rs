@@ -1,0 +1,50 @@
+//! The vhost-user front-end: devices that are other processes.
+//!
+//! A [`RemoteDevice`] lives as long as the VMM, over any number of guest boots. Its thread
+//! `dev-ID` does all talking, each exchange with a deadline; what the guest asks for is left in a
+//! mailbox and never waits. In steady state the thread sleeps: kicks and calls go from kernel to
+//! process.
+
+mod back_channel;
+mod device;
+mod error;
+mod life;
+mod mailbox;
+mod memory;
+mod offer;
+mod peer;
+mod session;
+mod thread;
+mod wire;
+
+pub use device::RemoteDevice;
+pub use error::VhostUserError;
+pub use peer::Peer;
+
+use std::time::Duration;
+
+use crate::virtio::DeviceType;
+
+/// How long a back-end may take over a handshake, or over taking a device's rings.
+pub const REPLY_DEADLINE: Duration = Duration::from_secs(5);
+/// How long it may take to give rings back, which includes finishing what is in flight.
+pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A device as the user asked for it.
+#[derive(Debug)]
+pub struct DeviceSpec {
+    /// The user's name of it; names its thread and stands in every message about it.
+    pub id: String,
+    /// What it is expected to be.
+    pub device_type: DeviceType,
+    /// Where the back-end is.
+    pub peer: Peer,
+    /// Queues to offer; if none is given, what suits the type, the back-end and `vcpus`.
+    pub queues: Option<u16>,
+    /// Largest size of each queue; if none is given, what suits the type.
+    pub queue_size: Option<u16>,
+    /// vCPUs of the guest, for types that have a queue for each.
+    pub vcpus: u16,
+    /// How long to wait for a back-end that is not there yet.
+    pub connect_timeout: Duration,
+}
