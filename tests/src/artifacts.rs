@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 /// The file `name` of the guest directory: the one `ATOLL_GUEST` names, or the lab's, or the one
 /// under this workspace's `target`. `None` when it has not been made.
 pub fn find(name: &str) -> Option<PathBuf> {
-    directories()
-        .map(|directory| directory.join(name))
-        .find(|path| path.is_file())
+    directories().map(|directory| directory.join(name)).find(|path| path.is_file())
 }
 
 /// Like [`find`].
@@ -26,9 +24,7 @@ pub fn get(name: &str) -> PathBuf {
 }
 
 fn directories() -> impl Iterator<Item = PathBuf> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap_or(Path::new("/"));
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/"));
     let named = std::env::var_os("ATOLL_GUEST").map(PathBuf::from);
     let usual = ["/guest".into(), workspace.join("target/guest")];
     // A directory that is named is the only one looked at.

@@ -85,10 +85,7 @@ impl Builder {
 
     /// Adds a device of type `kind` that somebody else serves on `socket`, with further keys.
     pub fn device(self, kind: &str, socket: &Path, keys: &str) -> Self {
-        self.device_option(
-            "--device",
-            format!("{kind},socket={}{keys}", socket.display()),
-        )
+        self.device_option("--device", format!("{kind},socket={}{keys}", socket.display()))
     }
 
     fn device_option(mut self, option: &str, value: String) -> Self {
@@ -127,21 +124,10 @@ impl Builder {
             .into_iter()
             .map(OsString::from)
             .collect();
-        args.extend([
-            "--kernel".into(),
-            self.kernel.into(),
-            "--initrd".into(),
-            self.initrd.into(),
-        ]);
+        args.extend(["--kernel".into(), self.kernel.into(), "--initrd".into(), self.initrd.into()]);
         args.extend(["--cmdline".into(), self.cmdline.into()]);
-        args.extend([
-            "--serial".into(),
-            format!("file={}", serial.display()).into(),
-        ]);
-        args.extend([
-            "--console".into(),
-            format!("socket={},id=shell", socket.display()).into(),
-        ]);
+        args.extend(["--serial".into(), format!("file={}", serial.display()).into()]);
+        args.extend(["--console".into(), format!("socket={},id=shell", socket.display()).into()]);
         args.extend(self.devices);
         args.extend(self.options);
         Guest::attach(Process::ours("atoll", args), &socket, serial, scratch)

@@ -24,10 +24,7 @@ impl Backend {
     pub fn blk(image: &Image, options: &[&str]) -> Self {
         let mut file = OsString::from("--blk-file=");
         file.push(image.path());
-        Self::ours(
-            "atoll-blk",
-            [file].into_iter().chain(options.iter().map(OsString::from)),
-        )
+        Self::ours("atoll-blk", [file].into_iter().chain(options.iter().map(OsString::from)))
     }
 
     /// `atoll-net` on `tap`.
@@ -70,11 +67,7 @@ impl Backend {
             );
             socket.exists().then_some(())
         });
-        Self {
-            process,
-            socket,
-            _scratch: scratch,
-        }
+        Self { process, socket, _scratch: scratch }
     }
 
     /// The socket it listens on.

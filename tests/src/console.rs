@@ -55,9 +55,7 @@ impl Console {
     /// When the other end has closed the console.
     #[track_caller]
     pub fn type_text(&mut self, text: &str) {
-        self.stream
-            .write_all(text.as_bytes())
-            .expect("type into a console");
+        self.stream.write_all(text.as_bytes()).expect("type into a console");
     }
 
     /// How much has been heard so far: where a later [`wait_for`](Self::wait_for) may start.
@@ -93,12 +91,7 @@ impl Console {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else {
                 return Err(Silence::TimeUp);
             };
-            state = self
-                .heard
-                .more
-                .wait_timeout(state, left)
-                .expect("a console's lock")
-                .0;
+            state = self.heard.more.wait_timeout(state, left).expect("a console's lock").0;
         }
     }
 }

@@ -50,10 +50,7 @@ impl Guest {
     /// When there is no kernel or initramfs to boot.
     #[track_caller]
     pub fn debian(root: &Image) -> atoll::Builder {
-        Self::builder()
-            .memory("512M")
-            .cmdline("root=/dev/vda rw")
-            .disk(root)
+        Self::builder().memory("512M").cmdline("root=/dev/vda rw").disk(root)
     }
 
     /// The guest that `vmm` runs, whose first console listens, or will, on `socket`.
@@ -69,12 +66,7 @@ impl Guest {
             assert!(running, "`{}` ended:\n{}", vmm.command_line(), vmm.stderr());
             Console::connect(socket)
         });
-        Self {
-            vmm,
-            shell: Shell::new(console),
-            serial,
-            scratch,
-        }
+        Self { vmm, shell: Shell::new(console), serial, scratch }
     }
 
     /// Waits until the shell answers.
@@ -90,14 +82,8 @@ impl Guest {
                 Err(Silence::Closed) => panic!("the guest's console was closed before it booted"),
                 Err(Silence::TimeUp) => {}
             }
-            assert!(
-                self.vmm.is_running(),
-                "the VMM ended before the guest booted"
-            );
-            assert!(
-                !self.serial().contains("Kernel panic"),
-                "the guest's kernel panicked"
-            );
+            assert!(self.vmm.is_running(), "the VMM ended before the guest booted");
+            assert!(!self.serial().contains("Kernel panic"), "the guest's kernel panicked");
         }
         panic!("the guest has not booted in {PATIENCE:?}");
     }
@@ -118,11 +104,7 @@ impl Guest {
     #[track_caller]
     pub fn check(&mut self, command: &str) -> String {
         let output = self.run(command);
-        assert_eq!(
-            output.status, 0,
-            "`{command}` in the guest failed: {}",
-            output.stdout
-        );
+        assert_eq!(output.status, 0, "`{command}` in the guest failed: {}", output.stdout);
         output.stdout
     }
 
@@ -135,19 +117,22 @@ impl Guest {
         lines
             .map(|line| {
                 let mut words = line.split_whitespace().skip(1);
-                let fired = words
-                    .by_ref()
-                    .map_while(|word| word.parse::<u64>().ok())
-                    .sum();
-                (
-                    line.split_whitespace()
-                        .last()
-                        .unwrap_or_default()
-                        .to_owned(),
-                    fired,
-                )
+                let fired = words.by_ref().map_while(|word| word.parse::<u64>().ok()).sum();
+                (line.split_whitespace().last().unwrap_or_default().to_owned(), fired)
             })
             .collect()
+    }
+
+    /// Takes the driver off the device whose directory in sysfs is `device`, and gives it back.
+    ///
+    /// # Panics
+    /// When the driver refuses either.
+    #[track_caller]
+    pub fn rebind(&mut self, device: &str) {
+        self.check(&format!(
+            "d=$(readlink -f {device}) && r=$(readlink -f $d/driver) && \
+             echo ${{d##*/}} > $r/unbind && echo ${{d##*/}} > $r/bind"
+        ));
     }
 
     /// Switches the guest off from inside and waits for the VMM to end.
@@ -161,11 +146,7 @@ impl Guest {
             "[ -d /run/systemd/system ] && poweroff || { umount -a; sync; poweroff -f; }",
         );
         let finished = self.vmm.wait();
-        assert_eq!(
-            finished.code, 0,
-            "the VMM's exit code after a power-off: {}",
-            finished.stderr
-        );
+        assert_eq!(finished.code, 0, "the VMM's exit code after a power-off: {}", finished.stderr);
         finished
     }
 

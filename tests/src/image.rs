@@ -1,7 +1,6 @@
 //! Disk images: made before a guest starts, looked at after it has ended.
 
 use std::fs::File;
-use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 
 use crate::artifacts;
@@ -23,13 +22,8 @@ impl Image {
     pub fn blank(size: u64) -> Self {
         let scratch = Scratch::new();
         let path = scratch.join("disk.img");
-        File::create(&path)
-            .and_then(|file| file.set_len(size))
-            .expect("make a disk image");
-        Self {
-            path,
-            _scratch: scratch,
-        }
+        File::create(&path).and_then(|file| file.set_len(size)).expect("make a disk image");
+        Self { path, _scratch: scratch }
     }
 
     /// An image of `size` bytes with an empty ext4 on it.
@@ -46,13 +40,8 @@ impl Image {
     #[track_caller]
     pub fn patterned(size: u64) -> Self {
         let image = Self::blank(size);
-        let mut file = BufWriter::with_capacity(1 << 20, File::create(&image.path).expect("open"));
-        for word in 0..size / 8 {
-            // An odd factor makes a permutation of the words, and none of them looks like another.
-            let word = word.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
-            file.write_all(&word).expect("fill a disk image");
-        }
-        file.flush().expect("fill a disk image");
+        let size = usize::try_from(size).expect("a size that fits into memory");
+        std::fs::write(&image.path, pattern(size)).expect("fill a disk image");
         image
     }
 
@@ -64,10 +53,7 @@ impl Image {
         let (from, to) = (artifacts::get("root.ext4"), path.to_str().expect("text"));
         let from = from.to_str().expect("artifact paths are text");
         tool("cp", ["--sparse=always", "--reflink=auto", from, to]);
-        Self {
-            path,
-            _scratch: scratch,
-        }
+        Self { path, _scratch: scratch }
     }
 
     /// Where it is.
@@ -81,23 +67,28 @@ impl Image {
     /// When they find anything.
     #[track_caller]
     pub fn check_ext4(&self) {
-        tool(
-            "e2fsck",
-            ["-f".as_ref(), "-n".as_ref(), self.path.as_os_str()],
-        );
+        tool("e2fsck", ["-f".as_ref(), "-n".as_ref(), self.path.as_os_str()]);
     }
 
     /// The MD5 sum of the file `inside` its ext4, read without mounting it.
     #[track_caller]
     pub fn md5_of_file(&self, inside: &str) -> String {
+        self.with_file(inside, md5)
+    }
+
+    /// The contents of the file `inside` its ext4, read without mounting it.
+    #[track_caller]
+    pub fn read_file(&self, inside: &str) -> Vec<u8> {
+        self.with_file(inside, |copy| std::fs::read(copy).expect("read a file of the image"))
+    }
+
+    #[track_caller]
+    fn with_file<T>(&self, inside: &str, look: impl FnOnce(&Path) -> T) -> T {
         let scratch = Scratch::new();
         let copy = scratch.join("file");
         let request = format!("dump {inside} {}", copy.display());
-        tool(
-            "debugfs",
-            ["-R".as_ref(), request.as_ref(), self.path.as_os_str()],
-        );
-        md5(&copy)
+        tool("debugfs", ["-R".as_ref(), request.as_ref(), self.path.as_os_str()]);
+        look(&copy)
     }
 
     /// The MD5 sum of the whole image.
@@ -107,12 +98,19 @@ impl Image {
     }
 }
 
+/// `size` bytes in which no two words are equal.
+pub fn pattern(size: usize) -> Vec<u8> {
+    // An odd factor makes a permutation of the words.
+    let word = |index: u64| index.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+    let mut bytes = Vec::with_capacity(size.next_multiple_of(8));
+    (0..size.div_ceil(8) as u64).for_each(|index| bytes.extend_from_slice(&word(index)));
+    bytes.truncate(size);
+    bytes
+}
+
 /// The MD5 sum of the file at `path`.
 #[track_caller]
 pub fn md5(path: &Path) -> String {
     let line = tool("md5sum", [path]);
-    line.split_whitespace()
-        .next()
-        .expect("md5sum prints a sum")
-        .to_owned()
+    line.split_whitespace().next().expect("md5sum prints a sum").to_owned()
 }

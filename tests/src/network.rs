@@ -2,10 +2,12 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
+use std::process::Command;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::thread::JoinHandle;
 
-use crate::process::tool;
+use crate::process::{Process, tool};
+use crate::{program, wait_for};
 
 /// Subnets in use by this process.
 static SUBNETS: AtomicU8 = AtomicU8::new(1);
@@ -28,16 +30,7 @@ impl Tap {
         let name = format!("atoll{}-{subnet}", std::process::id() % 100_000);
         let tap = Self { name, subnet };
         tool("ip", ["tuntap", "add", "dev", &tap.name, "mode", "tap"]);
-        tool(
-            "ip",
-            [
-                "address",
-                "add",
-                &format!("{}/24", tap.host()),
-                "dev",
-                &tap.name,
-            ],
-        );
+        tool("ip", ["address", "add", &format!("{}/24", tap.host()), "dev", &tap.name]);
         tool("ip", ["link", "set", &tap.name, "up"]);
         tap
     }
@@ -68,9 +61,7 @@ impl Tap {
     pub fn send_to_guest(&self, message: Vec<u8>) -> (u16, JoinHandle<()>) {
         self.serve(move |mut stream| {
             stream.write_all(&message).expect("send to the guest");
-            stream
-                .shutdown(std::net::Shutdown::Write)
-                .expect("say the end to the guest");
+            stream.shutdown(std::net::Shutdown::Write).expect("say the end to the guest");
             // The guest's own end says that it has read everything.
             let _nothing = stream.read(&mut [0]);
         })
@@ -81,9 +72,7 @@ impl Tap {
     pub fn hear_from_guest(&self) -> (u16, JoinHandle<Vec<u8>>) {
         self.serve(|mut stream| {
             let mut message = Vec::new();
-            stream
-                .read_to_end(&mut message)
-                .expect("hear from the guest");
+            stream.read_to_end(&mut message).expect("hear from the guest");
             message
         })
     }
@@ -94,10 +83,7 @@ impl Tap {
         conversation: impl FnOnce(std::net::TcpStream) -> T + Send + 'static,
     ) -> (u16, JoinHandle<T>) {
         let listener = TcpListener::bind((self.host(), 0)).expect("listen on a TAP's address");
-        let port = listener
-            .local_addr()
-            .expect("a listener has an address")
-            .port();
+        let port = listener.local_addr().expect("a listener has an address").port();
         let served = std::thread::spawn(move || {
             let (stream, _) = listener.accept().expect("accept the guest");
             conversation(stream)
@@ -106,10 +92,20 @@ impl Tap {
     }
 }
 
+/// An iperf3 server at the host's address on `tap`.
+#[track_caller]
+pub fn iperf_server(tap: &Tap) -> Process {
+    let mut command = Command::new(program::find("iperf3").expect("find iperf3"));
+    command.args(["--server", "--forceflush", "--bind", &tap.host().to_string()]);
+    let server = Process::spawn(command);
+    wait_for("iperf3 to listen", || server.stdout().contains("Server listening").then_some(()));
+    server
+}
+
 impl Drop for Tap {
     fn drop(&mut self) {
         // A TAP that could not be made need not be removed.
-        let mut remove = std::process::Command::new("ip");
+        let mut remove = Command::new("ip");
         let _gone = remove.args(["link", "delete", &self.name]).output();
     }
 }

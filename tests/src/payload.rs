@@ -8,9 +8,8 @@ pub const ENTRY: u32 = 0x10_0000;
 pub const HALT: &[u8] = &[0xf4, 0xeb, 0xfd];
 
 /// A guest that faults with no interrupt table: `lidt [zeros]; ud2; zeros: 6 zero bytes`.
-pub const TRIPLE_FAULT: &[u8] = &[
-    0x0f, 0x01, 0x1d, 0x09, 0x00, 0x10, 0x00, 0x0f, 0x0b, 0, 0, 0, 0, 0, 0,
-];
+pub const TRIPLE_FAULT: &[u8] =
+    &[0x0f, 0x01, 0x1d, 0x09, 0x00, 0x10, 0x00, 0x0f, 0x0b, 0, 0, 0, 0, 0, 0];
 
 /// A guest that runs where no memory is: `mov eax, 0xd0000000; jmp eax`.
 pub const RUN_AWAY: &[u8] = &[0xb8, 0, 0, 0, 0xd0, 0xff, 0xe0];
@@ -40,15 +39,9 @@ pub fn elf(code: &[u8], memory: u64) -> Vec<u8> {
     push16(&mut file, &[64, 56, 2, 64, 0, 0]); // sizes and counts of the headers
     let entry = u64::from(ENTRY);
     push32(&mut file, &[1, 7]); // PT_LOAD, RWX
-    push64(
-        &mut file,
-        &[code_at, entry, entry, code.len() as u64, memory, 0x1000],
-    );
+    push64(&mut file, &[code_at, entry, entry, code.len() as u64, memory, 0x1000]);
     push32(&mut file, &[4, 4]); // PT_NOTE, R
-    push64(
-        &mut file,
-        &[note_at, 0, 0, NOTE.len() as u64, NOTE.len() as u64, 4],
-    );
+    push64(&mut file, &[note_at, 0, 0, NOTE.len() as u64, NOTE.len() as u64, 4]);
     file.extend_from_slice(NOTE);
     file.extend_from_slice(code);
     file

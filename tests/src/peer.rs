@@ -41,10 +41,7 @@ impl Peer {
         let listener = UnixListener::bind(&socket).expect("listen as a backend");
         // The thread ends with the test's process: it may be waiting for a front-end.
         std::thread::spawn(move || listener.incoming().map_while(Result::ok).for_each(part));
-        Self {
-            socket,
-            _scratch: scratch,
-        }
+        Self { socket, _scratch: scratch }
     }
 
     /// The socket it listens on.
@@ -60,10 +57,7 @@ pub fn hear(stream: &mut UnixStream) -> Option<Message> {
     let word = |at: usize| Some(u32::from_le_bytes(header.get(at..at + 4)?.try_into().ok()?));
     let mut payload = vec![0; usize::try_from(word(8)?).ok()?];
     stream.read_exact(&mut payload).ok()?;
-    Some(Message {
-        request: word(0)?,
-        payload,
-    })
+    Some(Message { request: word(0)?, payload })
 }
 
 /// Answers `request` with `payload`, as a backend of protocol version 1 would.

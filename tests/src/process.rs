@@ -11,7 +11,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::scratch::Scratch;
-use crate::{PATIENCE, program, wait_for};
+use crate::{PATIENCE, procfs, program, wait_for};
 
 /// A running program in a process group of its own. Dropping it kills the whole group.
 pub struct Process {
@@ -79,13 +79,7 @@ impl Process {
             Ok(child) => child,
             Err(error) => panic!("cannot start `{command_line}`: {error}"),
         };
-        Self {
-            name,
-            command_line,
-            child,
-            output,
-            exit: None,
-        }
+        Self { name, command_line, child, output, exit: None }
     }
 
     /// Its process id.
@@ -128,12 +122,7 @@ impl Process {
         wait_for(&format!("{} to say {text:?}", self.name), || {
             let running = self.is_running();
             let said = self.stderr().contains(text);
-            assert!(
-                said || running,
-                "{} ended without {text:?}:\n{}",
-                self.name,
-                self.stderr()
-            );
+            assert!(said || running, "{} ended without {text:?}:\n{}", self.name, self.stderr());
             said.then_some(())
         });
     }
@@ -155,15 +144,8 @@ impl Process {
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline {
             if let Some(exit) = self.poll() {
-                let code = exit
-                    .code()
-                    .or(exit.signal().map(|signal| 128 + signal))
-                    .unwrap_or(-1);
-                return Some(Finished {
-                    code,
-                    stdout: self.stdout(),
-                    stderr: self.stderr(),
-                });
+                let code = exit.code().or(exit.signal().map(|signal| 128 + signal)).unwrap_or(-1);
+                return Some(Finished { code, stdout: self.stdout(), stderr: self.stderr() });
             }
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -175,6 +157,12 @@ impl Process {
     pub fn stop(&mut self) -> Finished {
         self.signal(Signal::SIGTERM);
         self.wait()
+    }
+
+    /// The processes of its group that still run: itself, and children it has left behind.
+    pub fn group_members(&mut self) -> Vec<u32> {
+        let _reaped = self.poll();
+        procfs::group(self.pid())
     }
 
     fn poll(&mut self) -> Option<ExitStatus> {
@@ -210,20 +198,12 @@ pub fn run(name: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Fin
 /// When it is not there or fails.
 #[track_caller]
 pub fn tool(name: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> String {
-    let Some(path) = program::find(name) else {
-        panic!("{name} is not installed")
-    };
+    let Some(path) = program::find(name) else { panic!("{name} is not installed") };
     let mut command = Command::new(path);
     command.args(args);
     let mut process = Process::spawn(command);
     let finished = process.wait();
-    assert_eq!(
-        finished.code,
-        0,
-        "`{}`: {}",
-        process.command_line(),
-        finished.stderr
-    );
+    assert_eq!(finished.code, 0, "`{}`: {}", process.command_line(), finished.stderr);
     finished.stdout
 }
 
@@ -232,11 +212,7 @@ fn describe(command: &Command) -> String {
         .chain(command.get_args())
         .map(|word| {
             let word = word.to_string_lossy();
-            if word.contains(' ') {
-                format!("'{word}'")
-            } else {
-                word.into_owned()
-            }
+            if word.contains(' ') { format!("'{word}'") } else { word.into_owned() }
         })
         .collect::<Vec<_>>()
         .join(" ")

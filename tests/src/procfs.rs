@@ -20,54 +20,59 @@ pub struct Thread {
 #[track_caller]
 pub fn threads(pid: u32) -> BTreeMap<u32, Thread> {
     let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("list a process's threads");
-    tasks
-        .filter_map(|task| thread(&task.ok()?.path()))
-        .collect()
+    tasks.filter_map(|task| thread(&task.ok()?.path())).collect()
 }
 
 fn thread(task: &Path) -> Option<(u32, Thread)> {
     // A thread may end while we look.
     let status = fs::read_to_string(task.join("status")).ok()?;
     let field = |key: &str| {
-        status
-            .lines()
-            .find_map(|line| Some(line.strip_prefix(key)?.strip_prefix(':')?.trim()))
+        status.lines().find_map(|line| Some(line.strip_prefix(key)?.strip_prefix(':')?.trim()))
     };
     let count = |key: &str| field(key)?.parse::<u64>().ok();
     let switches = count("voluntary_ctxt_switches")? + count("nonvoluntary_ctxt_switches")?;
     let tid = task.file_name()?.to_str()?.parse().ok()?;
-    Some((
-        tid,
-        Thread {
-            name: field("Name")?.to_owned(),
-            switches,
-        },
-    ))
+    Some((tid, Thread { name: field("Name")?.to_owned(), switches }))
 }
 
 /// The children of `pid` by process id, each with its command's name.
 pub fn children(pid: u32) -> BTreeMap<u32, String> {
+    let processes = processes().filter(|process| process.parent == pid);
+    processes.map(|process| (process.pid, process.name)).collect()
+}
+
+/// The process ids of the members of process group `group`.
+pub fn group(group: u32) -> Vec<u32> {
+    processes().filter(|process| process.group == group).map(|process| process.pid).collect()
+}
+
+struct Process {
+    pid: u32,
+    name: String,
+    parent: u32,
+    group: u32,
+}
+
+fn processes() -> impl Iterator<Item = Process> {
     let everybody = fs::read_dir("/proc").expect("list processes");
-    everybody
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            let child = entry.file_name().to_str()?.parse().ok()?;
-            // pid (comm) state ppid …, and comm may hold anything: virtue is after the last ')'.
-            let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
-            let (head, tail) = stat.rsplit_once(')')?;
-            let parent: u32 = tail.split_whitespace().nth(1)?.parse().ok()?;
-            let (_, name) = head.split_once('(')?;
-            (parent == pid).then(|| (child, name.to_owned()))
-        })
-        .collect()
+    everybody.filter_map(|entry| {
+        let entry = entry.ok()?;
+        let pid = entry.file_name().to_str()?.parse().ok()?;
+        // A process may end while we look.
+        let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
+        // `pid (name) state parent group …`, and the name may hold anything.
+        let (head, tail) = stat.rsplit_once(')')?;
+        let (_, name) = head.split_once('(')?;
+        let mut numbers = tail.split_whitespace().skip(1).map(str::parse);
+        let (parent, group) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+        Some(Process { pid, name: name.to_owned(), parent, group })
+    })
 }
 
 /// How many file descriptors `pid` has open.
 #[track_caller]
 pub fn open_files(pid: u32) -> usize {
-    fs::read_dir(format!("/proc/{pid}/fd"))
-        .expect("list a process's descriptors")
-        .count()
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("list a process's descriptors").count()
 }
 
 /// KVM's own counter `name` (`mmio_exits`, `io_exits`, …) for the virtual machine of process `pid`.
@@ -80,20 +85,13 @@ pub fn kvm_counter(pid: u32, name: &str) -> Option<u64> {
         // Not root, or no debugfs in this kernel: the caller is told by the missing counter.
         let _not_to_be_had = command.args(mount).output();
     }
-    let machine = fs::read_dir(kvm)
-        .ok()?
-        .filter_map(Result::ok)
-        .find(|entry| {
-            // Each machine has a directory "PID-FD".
-            entry
-                .file_name()
-                .to_string_lossy()
-                .split_once('-')
-                .is_some_and(|(p, _)| p == pid.to_string())
-        })?;
-    fs::read_to_string(machine.path().join(name))
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+    let machine = fs::read_dir(kvm).ok()?.filter_map(Result::ok).find(|entry| {
+        // Each machine has a directory "PID-FD".
+        entry
+            .file_name()
+            .to_string_lossy()
+            .split_once('-')
+            .is_some_and(|(p, _)| p == pid.to_string())
+    })?;
+    fs::read_to_string(machine.path().join(name)).ok()?.trim().parse().ok()
 }

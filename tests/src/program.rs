@@ -12,9 +12,7 @@ pub fn find(name: &str) -> Option<PathBuf> {
         .ok()
         // target/debug/deps/vm-0123: our binaries are two levels up.
         .and_then(|test| Some(test.parent()?.parent()?.join(name)));
-    built
-        .and_then(|path| on_disk(&path))
-        .or_else(|| on_path(name))
+    built.and_then(|path| on_disk(&path)).or_else(|| on_path(name))
 }
 
 /// Like [`find`], for a program of this workspace.
@@ -39,11 +37,6 @@ fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     // Administrators' tools (mke2fs, ip) are not on everybody's path.
     std::env::split_paths(&path)
-        .chain([
-            "/usr/sbin".into(),
-            "/sbin".into(),
-            "/usr/libexec".into(),
-            "/usr/lib/qemu".into(),
-        ])
+        .chain(["/usr/sbin".into(), "/sbin".into(), "/usr/libexec".into(), "/usr/lib/qemu".into()])
         .find_map(|directory| on_disk(&directory.join(name)))
 }

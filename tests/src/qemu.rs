@@ -18,11 +18,7 @@ pub struct Builder {
 
 /// A guest of one vCPU and 256 MiB that boots the stock kernel into a small initramfs.
 pub fn builder() -> Builder {
-    Builder {
-        cmdline: KERNEL_OPTIONS.to_owned(),
-        args: Vec::new(),
-        devices: 0,
-    }
+    Builder { cmdline: KERNEL_OPTIONS.to_owned(), args: Vec::new(), devices: 0 }
 }
 
 impl Builder {
@@ -69,28 +65,10 @@ impl Builder {
         let (socket, serial) = (scratch.join("hvc0"), scratch.join("serial"));
         let mut command = Command::new(program::find("qemu-system-x86_64").expect("find QEMU"));
         command
-            .args([
-                "-nodefaults",
-                "-no-user-config",
-                "-display",
-                "none",
-                "-no-reboot",
-            ])
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
             // KVM only where it can run a stock kernel.
-            .args([
-                "-machine",
-                "q35,memory-backend=ram",
-                "-accel",
-                accelerator(),
-                "-cpu",
-                "max",
-            ])
-            .args([
-                "-object",
-                "memory-backend-memfd,id=ram,size=256M,share=on",
-                "-m",
-                "256M",
-            ])
+            .args(["-machine", "q35,memory-backend=ram", "-accel", accelerator(), "-cpu", "max"])
+            .args(["-object", "memory-backend-memfd,id=ram,size=256M,share=on", "-m", "256M"])
             .args(["-append", &self.cmdline])
             .arg("-kernel")
             .arg(artifacts::get("bzImage"))
@@ -100,10 +78,7 @@ impl Builder {
             .args(["-device", "virtio-serial-pci"])
             .args([
                 "-chardev",
-                &format!(
-                    "socket,id=hvc0,server=on,wait=off,path={}",
-                    socket.display()
-                ),
+                &format!("socket,id=hvc0,server=on,wait=off,path={}", socket.display()),
             ])
             .args(["-device", "virtconsole,chardev=hvc0"])
             .args(&self.args);

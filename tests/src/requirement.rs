@@ -27,34 +27,25 @@ impl Requirement<'_> {
             Self::Root => {
                 (!nix::unistd::geteuid().is_root()).then(|| "needs the superuser".to_owned())
             }
-            Self::Program(name) => program::find(name)
-                .is_none()
-                .then(|| format!("{name} is not installed")),
-            Self::Artifact(name) => artifacts::find(name)
-                .is_none()
-                .then(|| format!("no guest {name} was made")),
+            Self::Program(name) => {
+                program::find(name).is_none().then(|| format!("{name} is not installed"))
+            }
+            Self::Artifact(name) => {
+                artifacts::find(name).is_none().then(|| format!("no guest {name} was made"))
+            }
         }
     }
 }
 
 fn no_kvm() -> Option<String> {
-    let kvm = std::fs::File::options()
-        .read(true)
-        .write(true)
-        .open("/dev/kvm");
-    kvm.err()
-        .map(|error| format!("cannot open /dev/kvm: {error}"))
+    let kvm = std::fs::File::options().read(true).write(true).open("/dev/kvm");
+    kvm.err().map(|error| format!("cannot open /dev/kvm: {error}"))
 }
 
 fn no_stock_kernel() -> Option<String> {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let flags = cpu
-        .lines()
-        .find(|line| line.starts_with("flags"))
-        .unwrap_or_default();
-    let hardware = flags
-        .split_whitespace()
-        .any(|flag| flag == "vmx" || flag == "svm");
+    let flags = cpu.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    let hardware = flags.split_whitespace().any(|flag| flag == "vmx" || flag == "svm");
     (!hardware).then(|| "this /dev/kvm cannot run a stock kernel; the lab can".to_owned())
 }
 

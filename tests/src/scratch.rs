@@ -10,17 +10,9 @@ pub struct Scratch(TempDir);
 impl Scratch {
     /// Makes one.
     #[track_caller]
-    #[expect(
-        clippy::new_without_default,
-        reason = "it makes a directory: that should be seen"
-    )]
+    #[expect(clippy::new_without_default, reason = "it makes a directory: that should be seen")]
     pub fn new() -> Self {
-        Self(
-            tempfile::Builder::new()
-                .prefix("atoll-")
-                .tempdir()
-                .expect("make a scratch directory"),
-        )
+        Self(tempfile::Builder::new().prefix("atoll-").tempdir().expect("make a scratch directory"))
     }
 
     /// Where it is.

@@ -26,10 +26,7 @@ pub struct Output {
 impl Shell {
     /// A shell that will be at `console` some time.
     pub fn new(console: Console) -> Self {
-        Self {
-            console,
-            commands: 0,
-        }
+        Self { console, commands: 0 }
     }
 
     /// Its console.
@@ -48,11 +45,9 @@ impl Shell {
             // What is typed before the shell is there may be lost, so it is asked again. Late
             // answers do no harm: they come before the next command's first mark.
             self.console.type_text("printf '\\n@%s\\n' ready\n");
-            let answer = self
-                .console
-                .wait_for(from, Duration::from_secs(2), |heard| {
-                    heard.contains("\n@ready\n").then_some(())
-                });
+            let answer = self.console.wait_for(from, Duration::from_secs(2), |heard| {
+                heard.contains("\n@ready\n").then_some(())
+            });
             match answer {
                 Err(Silence::TimeUp) => {}
                 other => return other,
@@ -84,10 +79,7 @@ impl Shell {
     /// Types `command` and does not wait for it; returns where its output starts.
     #[track_caller]
     fn start(&mut self, command: &str) -> usize {
-        assert!(
-            !command.contains('\n'),
-            "a command is one line: {command:?}"
-        );
+        assert!(!command.contains('\n'), "a command is one line: {command:?}");
         self.commands += 1;
         let number = self.commands;
         let from = self.console.position();
@@ -106,10 +98,7 @@ impl Shell {
             let (_, body) = heard.split_once(&begin)?;
             let (stdout, rest) = body.split_once(&end)?;
             let (status, _) = rest.split_once('\n')?;
-            Some(Output {
-                status: status.parse().ok()?,
-                stdout: stdout.trim().to_owned(),
-            })
+            Some(Output { status: status.parse().ok()?, stdout: stdout.trim().to_owned() })
         })
     }
 }
