@@ -11,4 +11,7 @@ pub mod config;
 pub mod irq;
 pub mod legacy;
 pub mod memory;
+pub mod pci;
 pub mod vcpu;
+pub mod vhost_user;
+pub mod virtio;
