@@ -29,15 +29,8 @@ struct Pieces<'chain> {
 impl<'chain> Pieces<'chain> {
     fn new(pieces: &'chain [iovec]) -> Self {
         // The chain walk bounds the sum to 32 bits.
-        let left = pieces
-            .iter()
-            .fold(0usize, |sum, piece| sum.saturating_add(piece.iov_len));
-        Self {
-            pieces,
-            skip: 0,
-            left,
-            _memory: PhantomData,
-        }
+        let left = pieces.iter().fold(0usize, |sum, piece| sum.saturating_add(piece.iov_len));
+        Self { pieces, skip: 0, left, _memory: PhantomData }
     }
 
     /// The pieces that are left, as they stand.
@@ -48,10 +41,7 @@ impl<'chain> Pieces<'chain> {
             let iov_base = piece.iov_base.wrapping_byte_add(skip);
             skip = 0;
             left = left.saturating_sub(len);
-            (len > 0).then_some(iovec {
-                iov_base,
-                iov_len: len,
-            })
+            (len > 0).then_some(iovec { iov_base, iov_len: len })
         })
     }
 
@@ -81,44 +71,56 @@ impl<'chain> Pieces<'chain> {
     }
 
     /// One vectored call over at most [`BATCH`] pieces of `all`, which advances them.
-    fn transfer(
-        all: &mut [&mut Self],
-        call: impl Fn(*const iovec, c_int) -> isize,
-    ) -> io::Result<usize> {
-        let mut batch = [iovec {
-            iov_base: std::ptr::null_mut(),
-            iov_len: 0,
-        }; BATCH];
-        let mut filled: c_int = 0;
-        for (slot, piece) in batch
-            .iter_mut()
-            .zip(all.iter().flat_map(|pieces| pieces.iter()))
-        {
+    /// One vectored call over at most [`BATCH`] pieces, which advances them.
+    fn transfer(&mut self, call: impl Fn(*const iovec, c_int) -> isize) -> io::Result<usize> {
+        let mut batch = Batch::new();
+        batch.extend(self.iter());
+        let moved = batch.transfer(call)?;
+        self.advance(moved);
+        Ok(moved)
+    }
+}
+
+/// The pieces of memory of one vectored call.
+struct Batch {
+    pieces: [iovec; BATCH],
+    filled: usize,
+}
+
+impl Batch {
+    const fn new() -> Self {
+        let nothing = iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+        Self { pieces: [nothing; BATCH], filled: 0 }
+    }
+
+    /// Adds pieces as far as they fit. Returns how many bytes those are.
+    fn extend(&mut self, pieces: impl Iterator<Item = iovec>) -> usize {
+        let free = self.pieces.get_mut(self.filled..).unwrap_or_default();
+        let mut bytes = 0usize;
+        for (slot, piece) in free.iter_mut().zip(pieces) {
             *slot = piece;
-            filled = filled.saturating_add(1);
+            bytes = bytes.saturating_add(piece.iov_len);
+            self.filled = self.filled.saturating_add(1);
         }
-        if filled == 0 {
+        bytes
+    }
+
+    fn transfer(&self, call: impl Fn(*const iovec, c_int) -> isize) -> io::Result<usize> {
+        if self.filled == 0 {
             return Ok(0);
         }
-        let moved = loop {
+        // At most BATCH.
+        let count = self.filled as c_int;
+        loop {
             // A negative result is the only one that does not convert.
-            match usize::try_from(call(batch.as_ptr(), filled)) {
-                Ok(moved) => break moved,
-                Err(_negative) => {
-                    let error = io::Error::last_os_error();
-                    if error.kind() != io::ErrorKind::Interrupted {
-                        return Err(error);
-                    }
-                }
+            if let Ok(moved) = usize::try_from(call(self.pieces.as_ptr(), count)) {
+                return Ok(moved);
             }
-        };
-        let mut rest = moved;
-        for pieces in all {
-            let here = rest.min(pieces.left);
-            pieces.advance(here);
-            rest = rest.saturating_sub(here);
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
         }
-        Ok(moved)
     }
 }
 
@@ -195,7 +197,7 @@ impl<'chain> Reader<'chain> {
     pub fn write_all_at(&mut self, fd: BorrowedFd<'_>, mut offset: u64) -> io::Result<()> {
         while !self.is_empty() {
             let at = file_offset(offset)?;
-            let moved = Pieces::transfer(&mut [&mut self.0], |pieces, count| {
+            let moved = self.0.transfer(|pieces, count| {
                 // SAFETY: the first `count` entries at `pieces` are initialised and each is mapped
                 // guest memory (invariant of `Pieces`), which the kernel only reads.
                 unsafe { libc::pwritev(fd.as_raw_fd(), pieces, count, at) }
@@ -214,10 +216,44 @@ impl<'chain> Reader<'chain> {
     /// # Errors
     /// That of the system, `WouldBlock` included.
     pub fn write_to(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        Pieces::transfer(&mut [&mut self.0], |pieces, count| {
+        self.0.transfer(|pieces, count| {
             // SAFETY: as in `write_all_at`.
             unsafe { libc::writev(fd.as_raw_fd(), pieces, count) }
         })
+    }
+}
+
+impl Reader<'_> {
+    /// Writes `head` and then everything that is left to `fd` with one call, as one packet.
+    ///
+    /// # Errors
+    /// That of the system, `WouldBlock` included; nothing is consumed then.
+    pub fn write_packet(&mut self, fd: BorrowedFd<'_>, head: &[u8]) -> io::Result<usize> {
+        let mut batch = Batch::new();
+        let own = iovec { iov_base: head.as_ptr().cast_mut().cast(), iov_len: head.len() };
+        batch.extend(std::iter::once(own));
+        if batch.extend(self.0.iter()) < self.len() {
+            return self.copy_packet(fd, head);
+        }
+        let moved = batch.transfer(|pieces, count| {
+            // SAFETY: the first `count` entries at `pieces` are initialised; the first is `head`,
+            // borrowed, the others are mapped guest memory (invariant of `Pieces`). The kernel
+            // only reads them.
+            unsafe { libc::writev(fd.as_raw_fd(), pieces, count) }
+        })?;
+        self.skip(self.len());
+        Ok(moved)
+    }
+
+    /// As [`write_packet`](Self::write_packet), for a packet in more pieces than one call takes.
+    fn copy_packet(&mut self, fd: BorrowedFd<'_>, head: &[u8]) -> io::Result<usize> {
+        let mut packet = head.to_vec();
+        let start = packet.len();
+        packet.resize(start.saturating_add(self.len()), 0);
+        self.clone().copy_to(packet.get_mut(start..).unwrap_or_default());
+        let moved = nix::unistd::write(fd, &packet)?;
+        self.skip(self.len());
+        Ok(moved)
     }
 }
 
@@ -294,7 +330,7 @@ impl<'chain> Writer<'chain> {
     pub fn read_exact_at(&mut self, fd: BorrowedFd<'_>, mut offset: u64) -> io::Result<()> {
         while !self.is_empty() {
             let at = file_offset(offset)?;
-            let moved = Pieces::transfer(&mut [&mut self.0], |pieces, count| {
+            let moved = self.0.transfer(|pieces, count| {
                 // SAFETY: the first `count` entries at `pieces` are initialised and each is mapped
                 // guest memory (invariant of `Pieces`): plain bytes, which the kernel may write.
                 unsafe { libc::preadv(fd.as_raw_fd(), pieces, count, at) }
@@ -313,7 +349,10 @@ impl<'chain> Writer<'chain> {
     /// # Errors
     /// That of the system, `WouldBlock` included.
     pub fn read_from(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        read_into(fd, &mut [self])
+        self.0.transfer(|pieces, count| {
+            // SAFETY: as in `read_exact_at`.
+            unsafe { libc::readv(fd.as_raw_fd(), pieces, count) }
+        })
     }
 }
 
@@ -327,17 +366,39 @@ impl io::Write for Writer<'_> {
     }
 }
 
-/// Reads from `fd` with one call into several writers, one after the other, such as one packet
-/// into the buffers of several chains. Returns the number of bytes read, whose room is consumed.
+/// How a packet was received by [`read_packet`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes that went to the writers, which they fill from the first byte on.
+    pub placed: usize,
+    /// Bytes behind those, which went to the spill.
+    pub spilled: usize,
+}
+
+/// Reads one packet from `fd` with one call: into `room`, one writer after the other, and what
+/// does not fit there into `spill`.
 ///
 /// # Errors
 /// That of the system, `WouldBlock` included.
-pub fn read_into(fd: BorrowedFd<'_>, writers: &mut [&mut Writer<'_>]) -> io::Result<usize> {
-    let mut all: Vec<&mut Pieces<'_>> = writers.iter_mut().map(|writer| &mut writer.0).collect();
-    Pieces::transfer(&mut all, |pieces, count| {
-        // SAFETY: as in `Writer::read_exact_at`.
+pub fn read_packet<'chain>(
+    fd: BorrowedFd<'_>,
+    room: impl Iterator<Item = Writer<'chain>>,
+    spill: &mut [u8],
+) -> io::Result<Received> {
+    let mut batch = Batch::new();
+    let own = iovec { iov_base: spill.as_mut_ptr().cast(), iov_len: spill.len() };
+    // One piece of the batch is left for the spill.
+    let room = room.flat_map(|writer| writer.0.iter());
+    let offered = batch.extend(room.take(BATCH.saturating_sub(1)));
+    batch.extend(std::iter::once(own));
+    let moved = batch.transfer(|pieces, count| {
+        // SAFETY: the first `count` entries at `pieces` are initialised; the last is `spill`,
+        // borrowed for writing, the others are mapped guest memory (invariant of `Pieces`): plain
+        // bytes, which the kernel may write.
         unsafe { libc::readv(fd.as_raw_fd(), pieces, count) }
-    })
+    })?;
+    let placed = moved.min(offered);
+    Ok(Received { placed, spilled: moved.saturating_sub(placed) })
 }
 
 fn file_offset(offset: u64) -> io::Result<off_t> {
