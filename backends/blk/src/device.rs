@@ -28,14 +28,8 @@ impl Block {
         let image = Image::open(path, options.read_only)?;
         let mut id = [0; ID_LEN];
         // The option's length is checked; a shorter serial number ends with a zero.
-        id.iter_mut()
-            .zip(options.serial.bytes())
-            .for_each(|(byte, given)| *byte = given);
-        Ok(Self {
-            image: Arc::new(image),
-            id,
-            queues: options.num_queues,
-        })
+        id.iter_mut().zip(options.serial.bytes()).for_each(|(byte, given)| *byte = given);
+        Ok(Self { image: Arc::new(image), id, queues: options.num_queues })
     }
 }
 
@@ -57,9 +51,7 @@ impl Device for Block {
     fn write_config(&self, _offset: usize, _data: &[u8]) -> Result<(), ConfigRefused> {
         // virtio 1.3 §5.2.5: only `writeback` may be written, and VIRTIO_BLK_F_CONFIG_WCE is not
         // offered.
-        Err(ConfigRefused {
-            field: "the configuration space",
-        })
+        Err(ConfigRefused { field: "the configuration space" })
     }
 
     fn open_queue(&self, _index: u16, features: u64) -> Result<Box<dyn Worker>, DeviceError> {

@@ -71,10 +71,7 @@ pub(crate) struct Image {
 
 impl Image {
     pub(crate) fn open(path: &Path, read_only: bool) -> Result<Self, ImageError> {
-        let failed = |source| ImageError::Open {
-            path: path.into(),
-            source,
-        };
+        let failed = |source| ImageError::Open { path: path.into(), source };
         // Before it is opened, because opening has effects of its own on some kinds of file.
         check_kind(path, std::fs::metadata(path).map_err(failed)?.file_type())?;
         let mut file = OpenOptions::new()
@@ -86,10 +83,7 @@ impl Image {
                 io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
                     if !read_only && File::open(path).is_ok() =>
                 {
-                    ImageError::NotWritable {
-                        path: path.into(),
-                        source,
-                    }
+                    ImageError::NotWritable { path: path.into(), source }
                 }
                 _ => failed(source),
             })?;
@@ -99,18 +93,10 @@ impl Image {
             return Err(ImageError::Empty { path: path.into() });
         }
         if !len.is_multiple_of(SECTOR) {
-            return Err(ImageError::Misaligned {
-                path: path.into(),
-                len,
-            });
+            return Err(ImageError::Misaligned { path: path.into(), len });
         }
         lock::lock(&file, path, read_only)?;
-        Ok(Self {
-            file,
-            path: path.into(),
-            len,
-            read_only,
-        })
+        Ok(Self { file, path: path.into(), len, read_only })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -151,10 +137,7 @@ fn check_kind(path: &Path, kind: FileType) -> Result<(), ImageError> {
         kind if kind.is_socket() => "a socket",
         _ => "neither a file nor a block device",
     };
-    Err(ImageError::NotADisk {
-        path: path.into(),
-        kind,
-    })
+    Err(ImageError::NotADisk { path: path.into(), kind })
 }
 
 #[cfg(test)]

@@ -47,9 +47,7 @@ pub enum LockError {
 }
 
 fn by(holder: Option<u32>) -> String {
-    holder
-        .map(|pid| format!(" by process {pid}"))
-        .unwrap_or_default()
+    holder.map(|pid| format!(" by process {pid}")).unwrap_or_default()
 }
 
 /// Locks `file` for reading, or else for writing, until it is closed. Readers share an image;
@@ -58,10 +56,7 @@ pub(crate) fn lock(file: &File, path: &Path, read_only: bool) -> Result<(), Lock
     let used: &[off_t] = if read_only { &[READ] } else { &[READ, WRITE] };
     let denied = [WRITE, RESIZE];
     // Lock first and look then: of two that come at once, at least one sees the other.
-    let ours = used
-        .iter()
-        .map(|bit| USED + bit)
-        .chain(denied.iter().map(|bit| DENIED + bit));
+    let ours = used.iter().map(|bit| USED + bit).chain(denied.iter().map(|bit| DENIED + bit));
     for byte in ours {
         match fcntl(file, FcntlArg::F_OFD_SETLK(&byte_lock(F_RDLCK, byte))) {
             Ok(_) => {}
@@ -73,28 +68,17 @@ pub(crate) fn lock(file: &File, path: &Path, read_only: bool) -> Result<(), Lock
                 return Ok(());
             }
             Err(errno) => {
-                return Err(LockError::Lock {
-                    path: path.into(),
-                    source: errno.into(),
-                });
+                return Err(LockError::Lock { path: path.into(), source: errno.into() });
             }
         }
     }
-    let against = used
-        .iter()
-        .map(|bit| DENIED + bit)
-        .chain(denied.iter().map(|bit| USED + bit));
+    let against = used.iter().map(|bit| DENIED + bit).chain(denied.iter().map(|bit| USED + bit));
     for byte in against {
         let mut lock = byte_lock(F_WRLCK, byte);
-        fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock)).map_err(|errno| LockError::Lock {
-            path: path.into(),
-            source: errno.into(),
-        })?;
+        fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))
+            .map_err(|errno| LockError::Lock { path: path.into(), source: errno.into() })?;
         if c_int::from(lock.l_type) != F_UNLCK {
-            return Err(LockError::InUse {
-                path: path.into(),
-                holder: holder(file),
-            });
+            return Err(LockError::InUse { path: path.into(), holder: holder(file) });
         }
     }
     Ok(())
@@ -124,8 +108,7 @@ fn holder(file: &File) -> Option<u32> {
         };
         open.flatten().any(|fd| {
             fs::read_to_string(fd.path()).is_ok_and(|info| {
-                info.lines()
-                    .any(|line| line.contains("OFDLCK") && line.contains(&name))
+                info.lines().any(|line| line.contains("OFDLCK") && line.contains(&name))
             })
         })
     };

@@ -5,10 +5,8 @@ use std::path::PathBuf;
 use atoll_backend::{Args, Capabilities};
 
 /// What `--print-capabilities` says.
-pub const CAPABILITIES: Capabilities = Capabilities {
-    device_type: "block",
-    features: &["read-only", "blk-file"],
-};
+pub const CAPABILITIES: Capabilities =
+    Capabilities { device_type: "block", features: &["read-only", "blk-file"] };
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,11 +31,7 @@ pub struct Options {
     pub backend: Args,
 
     /// Disk image in raw format, or block device
-    #[arg(
-        long,
-        value_name = "FILE",
-        required_unless_present = "print_capabilities"
-    )]
+    #[arg(long, value_name = "FILE", required_unless_present = "print_capabilities")]
     pub blk_file: Option<PathBuf>,
 
     /// Let the guest read only; several processes may then serve the same image

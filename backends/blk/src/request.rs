@@ -72,22 +72,16 @@ impl<'chain> Request<'chain> {
         let before_status = room.len().checked_sub(1).ok_or(BadRequest::NoStatus)?;
         let status = room.split_off(before_status);
         let len = header.len();
-        let [kind, _reserved, sector_low, sector_high]: [u32; 4] = header
-            .read_obj::<[u32; 4]>()
-            .ok_or(BadRequest::NoHeader { len })?
-            .map(u32::from_le);
+        let [kind, _reserved, sector_low, sector_high]: [u32; 4] =
+            header.read_obj::<[u32; 4]>().ok_or(BadRequest::NoHeader { len })?.map(u32::from_le);
         let sector = u64::from(sector_high) << 32 | u64::from(sector_low);
         let data = header;
         let action = match kind {
-            VIRTIO_BLK_T_IN => Action::Read {
-                offset: limits.offset(sector, room.len())?,
-                data: room,
-            },
+            VIRTIO_BLK_T_IN => {
+                Action::Read { offset: limits.offset(sector, room.len())?, data: room }
+            }
             VIRTIO_BLK_T_OUT if limits.read_only => return Err(BadRequest::ReadOnly),
-            VIRTIO_BLK_T_OUT => Action::Write {
-                offset: limits.offset(sector, data.len())?,
-                data,
-            },
+            VIRTIO_BLK_T_OUT => Action::Write { offset: limits.offset(sector, data.len())?, data },
             VIRTIO_BLK_T_FLUSH => Action::Flush,
             VIRTIO_BLK_T_GET_ID => Action::GetId { data: room },
             kind => return Err(BadRequest::Unknown { kind }),

@@ -14,10 +14,7 @@ const SEGMENTS: u32 = 126;
 
 /// The feature bits of a device for `image` with so many queues.
 pub(crate) fn features(image: &Image, queues: u16) -> u64 {
-    let optional = [
-        (image.is_read_only(), VIRTIO_BLK_F_RO),
-        (queues > 1, VIRTIO_BLK_F_MQ),
-    ];
+    let optional = [(image.is_read_only(), VIRTIO_BLK_F_RO), (queues > 1, VIRTIO_BLK_F_MQ)];
     let always = 1 << VIRTIO_BLK_F_SEG_MAX | 1 << VIRTIO_BLK_F_BLK_SIZE | 1 << VIRTIO_BLK_F_FLUSH;
     optional
         .into_iter()

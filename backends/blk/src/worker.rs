@@ -38,10 +38,7 @@ impl BlockQueue {
     /// its room are written, from the first on without a gap (virtio 1.3 §2.7.8.2): the status is
     /// the last of them, so that a failed read has none to show.
     fn answer(&self, chain: &Chain) -> u32 {
-        let limits = Limits {
-            len: self.image.len(),
-            read_only: self.image.is_read_only(),
-        };
+        let limits = Limits { len: self.image.len(), read_only: self.image.is_read_only() };
         let (status, code) = match Request::parse(chain, limits) {
             Ok(Request { action, status }) => (Some(status), self.act(action)),
             Err(bad) => {
@@ -52,11 +49,7 @@ impl BlockQueue {
         };
         let answered = status.is_some_and(|mut status| status.write_obj(&code));
         let complete = u32::from(code) == VIRTIO_BLK_S_OK || chain.writable_bytes() == 1;
-        if answered && complete {
-            chain.writable_bytes()
-        } else {
-            0
-        }
+        if answered && complete { chain.writable_bytes() } else { 0 }
     }
 
     /// Acts, and returns the request's status.
@@ -77,11 +70,7 @@ impl BlockQueue {
     fn write(&self, offset: u64, data: &mut Reader<'_>) -> io::Result<()> {
         self.image.write(offset, data)?;
         // virtio 1.3 §5.2.6.2: without VIRTIO_BLK_F_FLUSH a completed write is a durable one.
-        if self.flush_writes {
-            self.image.flush()
-        } else {
-            Ok(())
-        }
+        if self.flush_writes { self.image.flush() } else { Ok(()) }
     }
 
     fn log(&self, error: &io::Error) {

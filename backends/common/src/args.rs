@@ -63,21 +63,14 @@ pub(crate) fn program_name() -> String {
         .next()
         .map(PathBuf::from)
         .as_deref()
-        .and_then(|path| {
-            path.file_name()
-                .map(OsStr::to_string_lossy)
-                .map(String::from)
-        })
+        .and_then(|path| path.file_name().map(OsStr::to_string_lossy).map(String::from))
         .unwrap_or_else(|| env!("CARGO_PKG_NAME").into())
 }
 
 /// One line of what `clap` says in several: the complaint, and its tip if it has one.
 fn sentence(report: &str) -> String {
     let about = report.split("\n\nUsage:").next().unwrap_or(report);
-    let about = about
-        .split("\n\nFor more information")
-        .next()
-        .unwrap_or(about);
+    let about = about.split("\n\nFor more information").next().unwrap_or(about);
     let words = about.trim_start_matches("error: ").replace("tip: ", "- ");
     words.split_whitespace().collect::<Vec<_>>().join(" ")
 }

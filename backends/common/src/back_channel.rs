@@ -52,10 +52,8 @@ impl Header {
 
     /// What the message asks for, by name or number.
     pub(crate) fn name(&self) -> String {
-        FrontendReq::try_from(self.request).map_or_else(
-            |()| format!("request {}", self.request),
-            |request| format!("{request:?}"),
-        )
+        FrontendReq::try_from(self.request)
+            .map_or_else(|()| format!("request {}", self.request), |request| format!("{request:?}"))
     }
 
     /// Whether the message opens the back channel.
@@ -142,11 +140,7 @@ fn receive_socket(socket: &UnixStream) -> io::Result<Option<UnixStream>> {
         if let ControlMessageOwned::ScmRights(rights) = attached {
             // SAFETY: the kernel made these descriptors for this process with this message, and
             // nobody else knows of them.
-            fds.extend(
-                rights
-                    .into_iter()
-                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
-            );
+            fds.extend(rights.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
         }
     }
     let is_stream = |fd: &OwnedFd| getsockopt(fd, sockopt::SockType) == Ok(SockType::Stream);

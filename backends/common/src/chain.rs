@@ -160,14 +160,11 @@ impl Chain {
         let mut bytes = 0u32;
         loop {
             if next >= table.size {
-                return Err(ChainFault::NextOutOfTable {
-                    index: next,
-                    size: table.size,
-                });
+                return Err(ChainFault::NextOutOfTable { index: next, size: table.size });
             }
-            left = left.checked_sub(1).ok_or(ChainFault::TooLong {
-                limit: usize::from(table.size).min(MAX_CHAIN),
-            })?;
+            left = left
+                .checked_sub(1)
+                .ok_or(ChainFault::TooLong { limit: usize::from(table.size).min(MAX_CHAIN) })?;
             let descriptor = read_descriptor(memory, table.address, next)?;
             if descriptor.refers_to_indirect_table() {
                 if within_indirect {
@@ -179,9 +176,7 @@ impl Chain {
                 left = usize::from(table.size).min(MAX_CHAIN);
                 continue;
             }
-            bytes = bytes
-                .checked_add(descriptor.len())
-                .ok_or(ChainFault::TooManyBytes)?;
+            bytes = bytes.checked_add(descriptor.len()).ok_or(ChainFault::TooManyBytes)?;
             if let Err(fault) = self.push(memory, &descriptor) {
                 self.fault.get_or_insert(fault);
             }
@@ -202,18 +197,12 @@ impl Chain {
         for slice in memory.get_slices(address, len as usize) {
             let Ok(slice) = slice else {
                 self.pieces.truncate(known);
-                return Err(ChainFault::BufferOutOfMemory {
-                    address: address.0,
-                    len,
-                });
+                return Err(ChainFault::BufferOutOfMemory { address: address.0, len });
             };
             let piece = slice.ptr_guard_mut();
             if !slice.is_empty() {
                 let iov_base = piece.as_ptr().cast();
-                self.pieces.push(iovec {
-                    iov_base,
-                    iov_len: slice.len(),
-                });
+                self.pieces.push(iovec { iov_base, iov_len: slice.len() });
             }
         }
         if descriptor.is_write_only() {
@@ -308,15 +297,12 @@ fn indirect_table(
     }
     let len = descriptor.len();
     let whole = u64::from(len).checked_rem(DESCRIPTOR_SIZE) == Some(0);
-    let size = u64::from(len)
-        .checked_div(DESCRIPTOR_SIZE)
-        .and_then(|size| u16::try_from(size).ok());
+    let size =
+        u64::from(len).checked_div(DESCRIPTOR_SIZE).and_then(|size| u16::try_from(size).ok());
     match size {
-        Some(size) if whole && size > 0 => Ok(DescriptorTable {
-            address: descriptor.addr(),
-            size,
-            ..table
-        }),
+        Some(size) if whole && size > 0 => {
+            Ok(DescriptorTable { address: descriptor.addr(), size, ..table })
+        }
         _ => Err(ChainFault::IndirectSize { len }),
     }
 }

@@ -94,10 +94,7 @@ impl<'fd> Wait<'fd> {
     /// Waits until the driver makes more chains available than [`Vring::next`] has seen. Until
     /// such a wait, the driver is asked not to kick.
     pub fn kick() -> Self {
-        Self {
-            kick: true,
-            ..Self::default()
-        }
+        Self { kick: true, ..Self::default() }
     }
 
     /// Waits for what is added with [`on`](Self::on) and [`within`](Self::within) only; chains

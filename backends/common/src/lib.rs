@@ -21,6 +21,7 @@ mod chain;
 mod device;
 mod error;
 mod event;
+mod inflight;
 mod listen;
 mod logging;
 mod memory;
@@ -34,8 +35,9 @@ mod vring;
 
 pub use args::{Args, Capabilities, parse};
 pub use back_channel::ConfigChange;
-pub use buffers::{Reader, Writer, read_into};
+pub use buffers::{Reader, Received, Writer, read_packet};
 pub use chain::{Chain, ChainFault};
 pub use device::{ConfigRefused, Device, DeviceError, Identity, Wait, Worker};
+pub use inflight::InflightError;
 pub use run::run;
 pub use vring::{Vring, VringError};

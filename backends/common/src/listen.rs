@@ -75,10 +75,7 @@ impl Endpoint {
         let listening = getsockopt(&socket, sockopt::AcceptConn)
             .map_err(|_other_kind| ListenError::NotUnix { fd })?;
         Ok(if listening {
-            Self::Listening(Listener {
-                socket: socket.into(),
-                _file: None,
-            })
+            Self::Listening(Listener { socket: socket.into(), _file: None })
         } else {
             Self::Connected(socket.into())
         })
@@ -96,31 +93,20 @@ impl Listener {
     fn bind(path: &Path) -> Result<Self, ListenError> {
         let len = path.as_os_str().as_bytes().len();
         if len > PATH_MAX {
-            return Err(ListenError::TooLong {
-                path: path.into(),
-                len,
-            });
+            return Err(ListenError::TooLong { path: path.into(), len });
         }
         remove_stale(path)?;
-        let failed = |source| ListenError::Bind {
-            path: path.into(),
-            source,
-        };
+        let failed = |source| ListenError::Bind { path: path.into(), source };
         let socket = UnixListener::bind(path).map_err(failed)?;
         let file = SocketFile::of(path).map_err(failed)?;
         tracing::info!("listening on {}", path.display());
-        Ok(Self {
-            socket,
-            _file: Some(file),
-        })
+        Ok(Self { socket, _file: Some(file) })
     }
 
     /// The next front-end, or `None` when the process is to end.
     pub(crate) fn accept(&self, end: &EndRequest) -> Result<Option<UnixStream>, ListenError> {
         // A front-end may leave between its connect and our accept.
-        self.socket
-            .set_nonblocking(true)
-            .map_err(ListenError::Accept)?;
+        self.socket.set_nonblocking(true).map_err(ListenError::Accept)?;
         loop {
             let mut fds = [
                 PollFd::new(end.as_fd(), PollFlags::POLLIN),
@@ -155,10 +141,7 @@ struct SocketFile {
 
 impl SocketFile {
     fn of(path: &Path) -> io::Result<Self> {
-        Ok(Self {
-            path: path.into(),
-            identity: identity(path)?,
-        })
+        Ok(Self { path: path.into(), identity: identity(path)? })
     }
 }
 
@@ -184,17 +167,11 @@ fn remove_stale(path: &Path) -> Result<(), ListenError> {
     if !file.file_type().is_socket() {
         return Err(ListenError::NotASocket { path: path.into() });
     }
-    let failed = |source| ListenError::Bind {
-        path: path.into(),
-        source,
-    };
+    let failed = |source| ListenError::Bind { path: path.into(), source };
     match UnixStream::connect(path) {
         Ok(other) => {
             let pid = getsockopt(&other, sockopt::PeerCredentials).map_or(0, |peer| peer.pid());
-            Err(ListenError::Served {
-                path: path.into(),
-                pid,
-            })
+            Err(ListenError::Served { path: path.into(), pid })
         }
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             fs::remove_file(path).map_err(failed)

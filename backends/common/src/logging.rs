@@ -7,9 +7,8 @@ use tracing_subscriber::EnvFilter;
 
 /// Sets logging up, once in a process.
 pub(crate) fn init() {
-    let filter = EnvFilter::builder()
-        .with_default_directive(LevelFilter::WARN.into())
-        .from_env_lossy();
+    let filter =
+        EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
     let installed = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

@@ -20,12 +20,7 @@ pub(crate) type Memory = GuestMemoryMmap<()>;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MemoryError {
     #[error("cannot map {size:#x} bytes of guest memory at {guest:#x} from offset {offset:#x}")]
-    Map {
-        guest: u64,
-        size: u64,
-        offset: u64,
-        source: MmapRegionError,
-    },
+    Map { guest: u64, size: u64, offset: u64, source: MmapRegionError },
     #[error("the memory region of {size:#x} bytes at {guest:#x} reaches beyond the address space")]
     Wraps { guest: u64, size: u64 },
     #[error("the memory regions of the front-end overlap or are empty")]
@@ -75,19 +70,15 @@ impl MemoryTable {
         &mut self,
         regions: impl IntoIterator<Item = (RegionSpec, File)>,
     ) -> Result<(), MemoryError> {
-        let regions = regions
-            .into_iter()
-            .map(|(spec, file)| map(spec, file))
-            .collect::<Result<_, _>>()?;
+        let regions =
+            regions.into_iter().map(|(spec, file)| map(spec, file)).collect::<Result<_, _>>()?;
         self.set(regions)
     }
 
     /// Adds one region.
     pub(crate) fn add(&mut self, spec: RegionSpec, file: File) -> Result<(), MemoryError> {
         if self.regions.len() >= Self::MAX_SLOTS {
-            return Err(MemoryError::TooMany {
-                limit: Self::MAX_SLOTS,
-            });
+            return Err(MemoryError::TooMany { limit: Self::MAX_SLOTS });
         }
         let mut regions = self.regions.clone();
         regions.push(map(spec, file)?);
@@ -102,10 +93,7 @@ impl MemoryTable {
         };
         let mut regions = self.regions.clone();
         let Some(index) = regions.iter().position(same) else {
-            return Err(MemoryError::Unknown {
-                guest: spec.guest,
-                size: spec.size,
-            });
+            return Err(MemoryError::Unknown { guest: spec.guest, size: spec.size });
         };
         regions.remove(index);
         self.set(regions)
@@ -114,18 +102,13 @@ impl MemoryTable {
     /// The guest address of what the front-end has at `user`.
     pub(crate) fn translate(&self, user: u64) -> Option<GuestAddress> {
         self.regions.iter().find_map(|region| {
-            let offset = user
-                .checked_sub(region.user)
-                .filter(|&offset| offset < region.size)?;
+            let offset = user.checked_sub(region.user).filter(|&offset| offset < region.size)?;
             region.guest.checked_add(offset).map(GuestAddress)
         })
     }
 
     fn set(&mut self, regions: Vec<Region>) -> Result<(), MemoryError> {
-        let mut mapped: Vec<_> = regions
-            .iter()
-            .map(|region| Arc::clone(&region.mapped))
-            .collect();
+        let mut mapped: Vec<_> = regions.iter().map(|region| Arc::clone(&region.mapped)).collect();
         mapped.sort_by_key(|region| vm_memory::GuestMemoryRegion::start_addr(region.as_ref()));
         let memory = if mapped.is_empty() {
             Memory::default()
@@ -139,31 +122,14 @@ impl MemoryTable {
 }
 
 fn map(spec: RegionSpec, file: File) -> Result<Region, MemoryError> {
-    let RegionSpec {
-        guest,
-        size,
-        user,
-        offset,
-    } = spec;
+    let RegionSpec { guest, size, user, offset } = spec;
     // Only 64-bit hosts are supported, where every u64 is a usize.
-    let mapping =
-        MmapRegion::from_file(FileOffset::new(file, offset), size as usize).map_err(|source| {
-            MemoryError::Map {
-                guest,
-                size,
-                offset,
-                source,
-            }
-        })?;
+    let mapping = MmapRegion::from_file(FileOffset::new(file, offset), size as usize)
+        .map_err(|source| MemoryError::Map { guest, size, offset, source })?;
     let mapped = GuestRegionMmap::new(mapping, GuestAddress(guest))
         .map(Arc::new)
         .ok_or(MemoryError::Wraps { guest, size })?;
-    Ok(Region {
-        user,
-        mapped,
-        guest,
-        size,
-    })
+    Ok(Region { user, mapped, guest, size })
 }
 
 #[cfg(test)]

@@ -50,11 +50,7 @@ impl QueueSetup {
             return None;
         }
         let kick = self.kick.as_ref()?;
-        Some(Runnable {
-            size: self.size?,
-            addresses: self.addresses?,
-            kick,
-        })
+        Some(Runnable { size: self.size?, addresses: self.addresses?, kick })
     }
 
     /// The front-end stopped the ring (`GET_VRING_BASE`): it hands over new descriptors when it

@@ -50,10 +50,7 @@ impl RingThread {
         error: Option<File>,
     ) -> io::Result<Self> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        let stop = Arc::new(Stop {
-            asked: AtomicBool::new(false),
-            wake,
-        });
+        let stop = Arc::new(Stop { asked: AtomicBool::new(false), wake });
         let seen_by_loop = Arc::clone(&stop);
         let name = format!("vring{}", vring.index());
         let serve = move || {
@@ -65,10 +62,7 @@ impl RingThread {
                 .is_err();
             Stopped { vring, failed }
         };
-        let thread = thread::Builder::new()
-            .name(name)
-            .stack_size(STACK)
-            .spawn(serve)?;
+        let thread = thread::Builder::new().name(name).stack_size(STACK).spawn(serve)?;
         Ok(Self { stop, thread })
     }
 
@@ -77,9 +71,7 @@ impl RingThread {
         self.stop.asked.store(true, Ordering::Release);
         // It can only fail when its counter is full, and then the loop is awake.
         let _full = self.stop.wake.write(1);
-        self.thread
-            .join()
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 
@@ -111,15 +103,9 @@ fn sleep(wait: &Wait<'_>, kick: &File, stop: &Stop) -> Result<(), VringError> {
     let timeout = wait.timeout.map_or(PollTimeout::NONE, |timeout| {
         PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX)
     });
-    let [first, second] = wait
-        .fds
-        .map(|fd| fd.unwrap_or((stop.wake.as_fd(), PollFlags::empty())));
+    let [first, second] = wait.fds.map(|fd| fd.unwrap_or((stop.wake.as_fd(), PollFlags::empty())));
     // Without a need for kicks its entry asks for nothing, and the kicks wait in the counter.
-    let kick_events = if wait.kick {
-        PollFlags::POLLIN
-    } else {
-        PollFlags::empty()
-    };
+    let kick_events = if wait.kick { PollFlags::POLLIN } else { PollFlags::empty() };
     let mut fds = [
         PollFd::new(stop.wake.as_fd(), PollFlags::POLLIN),
         PollFd::new(kick.as_fd(), kick_events),

@@ -38,11 +38,7 @@ pub fn run<D: Device>(
     open: impl FnOnce(ConfigChange) -> Result<D, DeviceError>,
 ) -> ExitCode {
     logging::init();
-    let result = if args.print_capabilities {
-        print(capabilities)
-    } else {
-        run_device(args, open)
-    };
+    let result = if args.print_capabilities { print(capabilities) } else { run_device(args, open) };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -79,9 +79,7 @@ fn serve_message(
 /// everything else comes from the front-end, which is better off without us than with half of what
 /// it asked for.
 fn judge(name: &str, error: &io::Error) -> bool {
-    let refused = error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref::<Refused>());
+    let refused = error.get_ref().and_then(|inner| inner.downcast_ref::<Refused>());
     match refused {
         Some(refused @ (Refused::Config(_) | Refused::ConfigRange { .. })) => {
             tracing::debug!("{name} refused: {}", Because(refused));

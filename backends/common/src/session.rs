@@ -22,6 +22,7 @@ use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRE
 use crate::device::{ConfigRefused, Device, DeviceError, Identity};
 use crate::error::Because;
 use crate::event;
+use crate::inflight::{InflightError, InflightRegion};
 use crate::memory::{MemoryError, MemoryTable, RegionSpec};
 use crate::queue::{QueueSetup, RingAddresses, Runnable};
 use crate::ring_thread::RingThread;
@@ -37,6 +38,7 @@ const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::
     .union(VhostUserProtocolFeatures::REPLY_ACK)
     .union(VhostUserProtocolFeatures::BACKEND_REQ)
     .union(VhostUserProtocolFeatures::CONFIG)
+    .union(VhostUserProtocolFeatures::INFLIGHT_SHMFD)
     .union(VhostUserProtocolFeatures::RESET_DEVICE)
     .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
 
@@ -57,6 +59,8 @@ pub(crate) enum Refused {
     ProtocolFeatures { unknown: u64 },
     #[error("cannot take the memory table")]
     Memory(#[source] MemoryError),
+    #[error("cannot track what is in flight")]
+    Inflight(#[source] InflightError),
     #[error("{len} bytes at {offset} of the configuration space are beyond its end")]
     ConfigRange { offset: u32, len: usize },
     #[error("cannot write the configuration space")]
@@ -97,6 +101,7 @@ pub(crate) struct Session {
     features: u64,
     protocol_features: u64,
     memory: MemoryTable,
+    inflight: Option<InflightRegion>,
     queues: Vec<Queue>,
 }
 
@@ -110,6 +115,7 @@ impl Session {
             features: 0,
             protocol_features: 0,
             memory: MemoryTable::default(),
+            inflight: None,
             queues: queues.collect(),
         }
     }
@@ -132,10 +138,7 @@ impl Session {
     fn queue(&mut self, index: u32) -> Result<&mut Queue, Refused> {
         let count = self.identity.queues;
         let unknown = Refused::QueueIndex { index, count };
-        usize::try_from(index)
-            .ok()
-            .and_then(|at| self.queues.get_mut(at))
-            .ok_or(unknown)
+        usize::try_from(index).ok().and_then(|at| self.queues.get_mut(at)).ok_or(unknown)
     }
 
     /// Changes a queue's setup. A running ring stops for it, and goes on where it was.
@@ -182,28 +185,17 @@ impl Session {
     }
 
     fn try_start(&self, index: u32) -> Result<Option<RingThread>, StartError> {
-        let queue = usize::try_from(index)
-            .ok()
-            .and_then(|at| self.queues.get(at));
+        let queue = usize::try_from(index).ok().and_then(|at| self.queues.get(at));
         let Some(setup) = queue.map(|queue| &queue.setup) else {
             return Ok(None);
         };
-        let Some(Runnable {
-            size,
-            addresses,
-            kick,
-        }) = setup.runnable()
-        else {
+        let Some(Runnable { size, addresses, kick }) = setup.runnable() else {
             return Ok(None);
         };
         let Ok(index) = u16::try_from(index) else {
             return Ok(None);
         };
-        let translate = |user| {
-            self.memory
-                .translate(user)
-                .ok_or(StartError::Unmapped { user })
-        };
+        let translate = |user| self.memory.translate(user).ok_or(StartError::Unmapped { user });
         let copy = |fd: &File| fd.try_clone().map_err(StartError::Thread);
         let ring = RingSetup {
             index,
@@ -215,16 +207,17 @@ impl Session {
             event_idx: self.features & 1 << VIRTIO_RING_F_EVENT_IDX != 0,
             indirect: self.features & 1 << VIRTIO_RING_F_INDIRECT_DESC != 0,
             call: setup.call.as_ref().map(copy).transpose()?,
+            inflight: self
+                .inflight
+                .as_ref()
+                .map(|region| region.queue(index, size))
+                .transpose()
+                .map_err(|error| StartError::Ring(error.into()))?,
         };
         let vring = Vring::new(ring, self.memory.memory()).map_err(StartError::Ring)?;
-        let worker = self
-            .device
-            .open_queue(index, self.features)
-            .map_err(StartError::Device)?;
+        let worker = self.device.open_queue(index, self.features).map_err(StartError::Device)?;
         let error = setup.error.as_ref().map(copy).transpose()?;
-        RingThread::start(vring, worker, copy(kick)?, error)
-            .map(Some)
-            .map_err(StartError::Thread)
+        RingThread::start(vring, worker, copy(kick)?, error).map(Some).map_err(StartError::Thread)
     }
 }
 
@@ -239,9 +232,7 @@ impl Queue {
 }
 
 fn event(index: u8, file: Option<File>) -> Result<Option<File>, Refused> {
-    file.map(event::accept)
-        .transpose()
-        .map_err(|source| Refused::Descriptor { index, source })
+    file.map(event::accept).transpose().map_err(|source| Refused::Descriptor { index, source })
 }
 
 fn unsupported<T>(what: &'static str) -> WireResult<T> {
@@ -260,6 +251,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     fn reset_device(&mut self) -> WireResult<()> {
         self.end();
         self.features = 0;
+        self.inflight = None;
         for queue in &mut self.queues {
             queue.setup = QueueSetup::default();
         }
@@ -280,10 +272,7 @@ impl VhostUserBackendReqHandlerMut for Session {
             // vhost-user, "Ring states": without protocol features there is no message to enable
             // a ring, so that all are.
             if features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0 {
-                session
-                    .queues
-                    .iter_mut()
-                    .for_each(|queue| queue.setup.enabled = true);
+                session.queues.iter_mut().for_each(|queue| queue.setup.enabled = true);
             }
             Ok(())
         })
@@ -308,14 +297,8 @@ impl VhostUserBackendReqHandlerMut for Session {
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> WireResult<()> {
         let max = self.identity.max_queue_size;
-        let size = u16::try_from(num)
-            .ok()
-            .filter(|size| size.is_power_of_two() && *size <= max);
-        let size = size.ok_or(Refused::QueueSize {
-            index,
-            size: num,
-            max,
-        })?;
+        let size = u16::try_from(num).ok().filter(|size| size.is_power_of_two() && *size <= max);
+        let size = size.ok_or(Refused::QueueSize { index, size: num, max })?;
         self.change(index, |setup| setup.size = Some(size))
     }
 
@@ -328,11 +311,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         avail: u64,
         _log: u64,
     ) -> WireResult<()> {
-        let addresses = RingAddresses {
-            descriptors,
-            avail,
-            used,
-        };
+        let addresses = RingAddresses { descriptors, avail, used };
         self.change(index, |setup| setup.addresses = Some(addresses))
     }
 
@@ -397,10 +376,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         // The wire bounds offset and size to the 4 KiB of a configuration space. Front-ends ask
         // for the fields that they know, which may be more than those of this device: zeroes.
         let config = self.device.config();
-        let bytes = config
-            .into_iter()
-            .skip(offset as usize)
-            .chain(std::iter::repeat(0));
+        let bytes = config.into_iter().skip(offset as usize).chain(std::iter::repeat(0));
         Ok(bytes.take(size as usize).collect())
     }
 
@@ -416,9 +392,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         if end > self.device.config().len() {
             return Err(beyond().into());
         }
-        self.device
-            .write_config(offset as usize, data)
-            .map_err(Refused::Config)?;
+        self.device.write_config(offset as usize, data).map_err(Refused::Config)?;
         Ok(())
     }
 
@@ -432,13 +406,21 @@ impl VhostUserBackendReqHandlerMut for Session {
 
     fn get_inflight_fd(
         &mut self,
-        _inflight: &VhostUserInflight,
+        wanted: &VhostUserInflight,
     ) -> WireResult<(VhostUserInflight, File)> {
-        unsupported("INFLIGHT_SHMFD was not offered")
+        let (queues, size) = (wanted.num_queues, wanted.queue_size);
+        let (file, len) = InflightRegion::make(queues, size).map_err(Refused::Inflight)?;
+        Ok((VhostUserInflight::new(len, 0, queues, size), file))
     }
 
-    fn set_inflight_fd(&mut self, _inflight: &VhostUserInflight, _file: File) -> WireResult<()> {
-        unsupported("INFLIGHT_SHMFD was not offered")
+    fn set_inflight_fd(&mut self, kept: &VhostUserInflight, file: File) -> WireResult<()> {
+        let (len, offset) = (kept.mmap_size, kept.mmap_offset);
+        let region = InflightRegion::map(file, offset, len, kept.num_queues, kept.queue_size)
+            .map_err(Refused::Inflight)?;
+        self.change_all(|session| {
+            session.inflight = Some(region);
+            Ok(())
+        })
     }
 
     fn get_max_mem_slots(&mut self) -> WireResult<u64> {
@@ -452,15 +434,13 @@ impl VhostUserBackendReqHandlerMut for Session {
         _postcopy: Option<bool>,
     ) -> WireResult<Option<u64>> {
         let spec = single_region(region);
-        self.change_all(|session| session.memory.add(spec, file))
-            .map_err(Refused::Memory)?;
+        self.change_all(|session| session.memory.add(spec, file)).map_err(Refused::Memory)?;
         Ok(None)
     }
 
     fn remove_mem_region(&mut self, region: &VhostUserSingleMemoryRegion) -> WireResult<()> {
         let spec = single_region(region);
-        self.change_all(|session| session.memory.remove(spec))
-            .map_err(Refused::Memory)?;
+        self.change_all(|session| session.memory.remove(spec)).map_err(Refused::Memory)?;
         Ok(())
     }
 

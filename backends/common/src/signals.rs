@@ -27,25 +27,19 @@ impl EndRequest {
         let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
         signals.thread_block()?;
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        let request = Arc::new(Self {
-            asked: AtomicBool::new(false),
-            event,
-            connection: Mutex::default(),
-        });
+        let request =
+            Arc::new(Self { asked: AtomicBool::new(false), event, connection: Mutex::default() });
         let raised = Arc::clone(&request);
-        thread::Builder::new()
-            .name("signals".into())
-            .stack_size(STACK)
-            .spawn(move || {
-                if let Ok(signal) = signals.wait() {
-                    tracing::info!("{signal}: finishing what is in flight");
-                    raised.raise();
-                }
-                if let Ok(signal) = signals.wait() {
-                    tracing::error!("{signal} again: ending at once");
-                    std::process::exit(1);
-                }
-            })?;
+        thread::Builder::new().name("signals".into()).stack_size(STACK).spawn(move || {
+            if let Ok(signal) = signals.wait() {
+                tracing::info!("{signal}: finishing what is in flight");
+                raised.raise();
+            }
+            if let Ok(signal) = signals.wait() {
+                tracing::error!("{signal} again: ending at once");
+                std::process::exit(1);
+            }
+        })?;
         Ok(request)
     }
 
@@ -56,10 +50,7 @@ impl EndRequest {
 
     /// Names the connection to cut when the process is asked to end.
     pub(crate) fn cuts(&self, connection: Option<UnixStream>) {
-        let mut slot = self
-            .connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut slot = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         *slot = connection;
         if self.is_raised() {
             cut(slot.as_ref());
@@ -70,11 +61,7 @@ impl EndRequest {
         self.asked.store(true, Ordering::Release);
         // A full counter wakes as well as any.
         let _full = self.event.write(1);
-        cut(self
-            .connection
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_ref());
+        cut(self.connection.lock().unwrap_or_else(PoisonError::into_inner).as_ref());
     }
 }
 

@@ -4,6 +4,7 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![warn(clippy::panic, clippy::unreachable)]
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
@@ -15,6 +16,7 @@ use vm_memory::{Bytes, GuestAddress};
 use crate::chain::{Chain, DescriptorTable, Origin};
 use crate::device::DeviceError;
 use crate::event;
+use crate::inflight::{InflightError, InflightQueue};
 use crate::memory::Memory;
 
 /// How many chains a worker gets before the loop looks at everything else.
@@ -70,6 +72,9 @@ pub enum VringError {
     /// Waiting for kicks failed.
     #[error("cannot wait for kicks")]
     Sleep(#[source] std::io::Error),
+    /// The record of what is in flight can't be kept.
+    #[error("cannot keep the record of what is in flight")]
+    Inflight(#[from] InflightError),
     /// The device can't go on.
     #[error("the device cannot go on")]
     Device(#[source] DeviceError),
@@ -86,6 +91,7 @@ pub(crate) struct RingSetup {
     pub(crate) event_idx: bool,
     pub(crate) indirect: bool,
     pub(crate) call: Option<File>,
+    pub(crate) inflight: Option<InflightQueue>,
 }
 
 /// A split virtqueue while it runs, from the device's side.
@@ -103,13 +109,16 @@ pub struct Vring {
     /// How many more chains this round may take.
     round: u16,
     in_flight: u16,
+    inflight: Option<InflightQueue>,
+    /// Chains that a process before this one left in flight; they come first.
+    resubmit: VecDeque<u16>,
     /// The used index when the driver was last considered for a call.
     considered: u16,
 }
 
 impl Vring {
     /// A ring that is ready to be served, from the setup that the front-end gave.
-    pub(crate) fn new(setup: RingSetup, memory: &Memory) -> Result<Self, VringError> {
+    pub(crate) fn new(mut setup: RingSetup, memory: &Memory) -> Result<Self, VringError> {
         let mut queue = Queue::new(setup.size).map_err(VringError::Misplaced)?;
         queue.try_set_desc_table_address(setup.descriptors).map_err(VringError::Misplaced)?;
         queue.try_set_avail_ring_address(setup.avail).map_err(VringError::Misplaced)?;
@@ -122,17 +131,26 @@ impl Vring {
         // vhost-user has no message for the used index: it is what the ring says.
         let used = queue.used_idx(memory, Ordering::Acquire).map_err(VringError::Access)?;
         queue.set_next_used(used.0);
-        queue.set_next_avail(setup.next_avail);
+        let mut resubmit = VecDeque::new();
+        let mut next_avail = setup.next_avail;
+        if let Some(inflight) = &mut setup.inflight {
+            let recovered = inflight.recover(used.0)?;
+            next_avail = recovered.next_avail.unwrap_or(next_avail);
+            resubmit = recovered.resubmit;
+        }
+        queue.set_next_avail(next_avail);
         Ok(Self {
             index: setup.index,
             queue,
             memory: Arc::new(memory.clone()),
             indirect: setup.indirect,
             call: setup.call,
-            seen: setup.next_avail,
+            seen: next_avail,
             dry: false,
             round: ROUND,
             in_flight: 0,
+            inflight: setup.inflight,
+            resubmit,
             considered: used.0,
         })
     }
@@ -166,26 +184,24 @@ impl Vring {
     /// out from the [`Chain`].
     #[expect(clippy::should_implement_trait, reason = "a ring is not an iterator: it can fail")]
     pub fn next(&mut self) -> Result<Option<Chain>, VringError> {
-        let Some(position) = self.available()? else {
-            self.dry = true;
+        let resubmitted = self.resubmit.front().copied();
+        let available = if resubmitted.is_some() { None } else { self.available()? };
+        self.dry = resubmitted.or(available).is_none();
+        if self.dry || self.round == 0 {
             return Ok(None);
-        };
-        self.dry = false;
-        let Some(round) = self.round.checked_sub(1) else {
-            return Ok(None);
-        };
-        self.round = round;
+        }
+        self.round = self.round.saturating_sub(1);
         let size = self.size();
         if self.in_flight >= size {
             return Err(VringError::TooManyInFlight { size });
         }
-        let head = self.head_at(position)?;
-        if head >= size {
-            return Err(VringError::HeadOutOfTable { head, size });
-        }
-        self.queue.set_next_avail(position.wrapping_add(1));
+        let (head, origin) = match (self.resubmit.pop_front(), available) {
+            (Some(head), _) => (head, Origin::Resubmitted),
+            (None, Some(position)) => (self.take(position)?, Origin::Avail(position)),
+            (None, None) => return Ok(None),
+        };
         self.in_flight = self.in_flight.saturating_add(1);
-        Ok(Some(self.walk(head, Origin::Avail(position))))
+        Ok(Some(self.walk(head, origin)))
     }
 
     /// Completes `chain`: the driver gets it back with `written` bytes in it. It is told of it,
@@ -210,6 +226,9 @@ impl Vring {
         for (chain, written) in chains {
             // virtio 1.3 §2.7.8.2: not more than was written, so never more than there was room.
             let written = written.min(chain.writable_bytes());
+            if let Some(inflight) = &mut self.inflight {
+                inflight.before_used(chain.head())?;
+            }
             self.write_used(position, chain.head(), written)?;
             position = position.wrapping_add(1);
             self.in_flight = self.in_flight.saturating_sub(1);
@@ -220,6 +239,9 @@ impl Vring {
             .store(position.to_le(), index, Ordering::Release)
             .map_err(|source| VringError::Access(virtio_queue::Error::GuestMemory(source)))?;
         self.queue.set_next_used(position);
+        if let Some(inflight) = &mut self.inflight {
+            inflight.after_used(position)?;
+        }
         Ok(())
     }
 
@@ -232,7 +254,12 @@ impl Vring {
         match chain.origin() {
             Origin::Avail(position) if position.wrapping_add(1) == self.queue.next_avail() => {
                 self.queue.set_next_avail(position);
+                if let Some(inflight) = &mut self.inflight {
+                    inflight.give_back(chain.head())?;
+                }
             }
+            // It stays in the record, with its place in the order.
+            Origin::Resubmitted => self.resubmit.push_front(chain.head()),
             _ => return Err(VringError::NotNewest { head: chain.head() }),
         }
         self.in_flight = self.in_flight.saturating_sub(1);
@@ -290,6 +317,19 @@ impl Vring {
             self.seen = to;
         }
         Ok((position != self.seen).then_some(position))
+    }
+
+    /// Takes the entry at `position` out of the available ring: on record first, then taken.
+    fn take(&mut self, position: u16) -> Result<u16, VringError> {
+        let (head, size) = (self.head_at(position)?, self.size());
+        if head >= size {
+            return Err(VringError::HeadOutOfTable { head, size });
+        }
+        if let Some(inflight) = &mut self.inflight {
+            inflight.take(head)?;
+        }
+        self.queue.set_next_avail(position.wrapping_add(1));
+        Ok(head)
     }
 
     /// virtio 1.3 §2.7.6: the ring of heads follows the flags and the index.
