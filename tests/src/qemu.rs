@@ -16,7 +16,7 @@ pub struct Builder {
     devices: u32,
 }
 
-/// A guest of one vCPU and 256 MiB that boots the stock kernel into a small initramfs.
+/// A guest of one vCPU and 512 MiB that boots the stock kernel into a small initramfs.
 pub fn builder() -> Builder {
     Builder { cmdline: KERNEL_OPTIONS.to_owned(), args: Vec::new(), devices: 0 }
 }
@@ -68,7 +68,7 @@ impl Builder {
             .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
             // KVM only where it can run a stock kernel.
             .args(["-machine", "q35,memory-backend=ram", "-accel", accelerator(), "-cpu", "max"])
-            .args(["-object", "memory-backend-memfd,id=ram,size=256M,share=on", "-m", "256M"])
+            .args(["-object", "memory-backend-memfd,id=ram,size=512M,share=on", "-m", "512M"])
             .args(["-append", &self.cmdline])
             .arg("-kernel")
             .arg(artifacts::get("bzImage"))
