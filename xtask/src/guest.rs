@@ -36,6 +36,7 @@ const MODULES: &[&str] = &[
 
 /// The root's packages beyond `minbase`.
 const PACKAGES: &[&str] = &[
+    "dbus",
     "fio",
     "iperf3",
     "iproute2",
