@@ -28,6 +28,8 @@ impl Trigger for Line {
 struct State {
     uart: Serial<Line, NoEvents, Box<dyn Write + Send>>,
     input: VecDeque<u8>,
+    /// Whether the machine is gone, and with it whoever would read.
+    closed: bool,
     /// Whether an error of the output was logged.
     failed: bool,
 }
@@ -45,19 +47,29 @@ impl SerialPort {
     /// A serial port that prints to `output` and raises `interrupt`.
     pub fn new(interrupt: Arc<Event>, output: Box<dyn Write + Send>) -> Self {
         let uart = Serial::new(Line(interrupt), output);
-        let state = State { uart, input: VecDeque::new(), failed: false };
+        let state = State { uart, input: VecDeque::new(), closed: false, failed: false };
         Self { state: Mutex::new(state), room: Condvar::new() }
     }
 
     /// Hands `bytes` to the guest. Waits while it has [`INPUT_LIMIT`] bytes to read already.
     pub fn input(&self, bytes: &[u8]) {
         for chunk in bytes.chunks(INPUT_LIMIT) {
-            let full = |state: &mut State| state.input.len() + chunk.len() > INPUT_LIMIT;
+            let full =
+                |state: &mut State| !state.closed && state.input.len() + chunk.len() > INPUT_LIMIT;
             let waited = self.room.wait_while(self.state(), full);
             let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+            if state.closed {
+                return;
+            }
             state.input.extend(chunk);
             state.refill();
         }
+    }
+
+    /// Nobody will read any more: whoever waits in [`input`](Self::input) returns.
+    pub fn close(&self) {
+        self.state().closed = true;
+        self.room.notify_all();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -45,6 +45,6 @@ pub struct DeviceSpec {
     pub queue_size: Option<u16>,
     /// vCPUs of the guest, for types that have a queue for each.
     pub vcpus: u16,
-    /// How long to wait for a back-end that is not there yet.
-    pub connect_timeout: Duration,
+    /// How long to wait for a back-end that is not there yet; for ever if it is not said.
+    pub connect_timeout: Option<Duration>,
 }

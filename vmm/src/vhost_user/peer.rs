@@ -35,11 +35,12 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Connects to `path`, waiting for somebody to serve it until `timeout` has passed, and saying so.
+/// Connects to `path`, waiting for somebody to serve it until `timeout` has passed, or for ever, and
+/// saying so.
 pub(super) fn wait_for(
     id: &str,
     path: &Path,
-    timeout: Duration,
+    timeout: Option<Duration>,
 ) -> Result<UnixStream, VhostUserError> {
     let start = Instant::now();
     let mut told = false;
@@ -49,16 +50,13 @@ pub(super) fn wait_for(
             Err(Attempt::NotYet(error)) => error,
             Err(Attempt::Never(error)) => return Err(error),
         };
-        if start.elapsed() >= timeout {
+        if let Some(timeout) = timeout.filter(|timeout| start.elapsed() >= *timeout) {
             let path = path.to_owned();
             return Err(VhostUserError::NobodyThere { path, timeout, source: error });
         }
         if !std::mem::replace(&mut told, true) {
-            warn!(
-                "device {id}: waiting up to {} s for a back-end at {}: {error}",
-                timeout.as_secs(),
-                path.display()
-            );
+            let limit = timeout.map_or_else(String::new, |t| format!(" up to {} s", t.as_secs()));
+            warn!("device {id}: waiting{limit} for a back-end at {}: {error}", path.display());
         }
         thread::sleep(RETRY);
     }

@@ -1,0 +1,149 @@
+//! All devices of a machine: their processes, where they are ours, and our ends of their sockets.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::error::VmError;
+use super::events::{Event, Events};
+use crate::child::Child;
+use crate::config::{BackendConfig, DeviceConfig, VmConfig, nearest};
+use crate::memory::GuestRam;
+use crate::vhost_user::{DeviceSpec, Peer, RemoteDevice};
+use crate::virtio::DeviceType;
+
+/// Devices in the order of their PCI slots.
+pub(super) type Remotes = Vec<Arc<RemoteDevice>>;
+
+/// How long a backend of ours may take to end after its front-end has gone and it was told to.
+const CHILD_PATIENCE: Duration = Duration::from_secs(5);
+/// How long after a failed handshake a dying backend may still be found alive.
+const DYING: Duration = Duration::from_millis(500);
+
+/// A machine's devices, and those of their processes that are ours.
+#[derive(Default)]
+pub(super) struct Devices {
+    remotes: Remotes,
+    children: Vec<(String, Child)>,
+}
+
+impl Devices {
+    /// Starts our backends and connects to all. `None` when a signal came before they were there.
+    pub(super) fn start(
+        config: &VmConfig,
+        ram: &Arc<GuestRam>,
+        events: &Events,
+    ) -> Result<Option<Self>, VmError> {
+        let mut devices = Self::default();
+        let mut specs = Vec::new();
+        for device in &config.devices {
+            specs.push(devices.spec(device, config)?);
+        }
+        // A backend may be long in coming, and signals are to be heard meanwhile.
+        let (sender, ram) = (events.sender(), Arc::clone(ram));
+        let connect = move || {
+            let result = specs.into_iter().map(|spec| RemoteDevice::connect(spec, ram.memory()));
+            let result = result.collect::<Result<_, _>>().map_err(VmError::from);
+            let _ended = sender.send(Event::Connected(Box::new(result)));
+        };
+        thread::Builder::new()
+            .name("connect".to_owned())
+            .spawn(connect)
+            .map_err(|source| VmError::System { doing: "start a thread", source })?;
+        match events.wait_for_devices() {
+            None => Ok(None),
+            Some(Ok(remotes)) => {
+                devices.remotes = remotes;
+                Ok(Some(devices))
+            }
+            Some(Err(error)) => Err(devices.blame(error)),
+        }
+    }
+
+    /// The device as the front-end takes it; starts its process if it is ours.
+    fn spec(&mut self, device: &DeviceConfig, config: &VmConfig) -> Result<DeviceSpec, VmError> {
+        let id = device.id.clone();
+        let started = Child::spawn(&device.backend, config.cpus)
+            .map_err(|source| VmError::Child { id: id.clone(), source })?;
+        let (name, queues, queue_size) = match &device.backend {
+            BackendConfig::Disk(_) => ("blk", None, None),
+            BackendConfig::Net(_) => ("net", None, None),
+            BackendConfig::Console(_) => ("console", None, None),
+            BackendConfig::Socket(socket) => {
+                (socket.r#type.as_str(), socket.queues, socket.queue_size)
+            }
+        };
+        let device_type = DeviceType::by_name(name).ok_or_else(|| {
+            let names: Vec<_> = DeviceType::names().collect();
+            VmError::UnknownType { name: name.to_owned(), advice: nearest(name, &names) }
+        })?;
+        let peer = match (started, &device.backend) {
+            (Some((child, stream)), _) => {
+                self.children.push((id.clone(), child));
+                Peer::Stream(stream)
+            }
+            (None, BackendConfig::Socket(socket)) => Peer::Path(socket.socket.clone()),
+            (None, _) => Peer::Path(std::path::PathBuf::new()),
+        };
+        Ok(DeviceSpec {
+            id,
+            device_type,
+            peer,
+            queues,
+            queue_size,
+            vcpus: config.cpus.into(),
+            connect_timeout: config.connect_timeout,
+        })
+    }
+
+    /// The devices, in the order of their slots.
+    pub(super) fn remotes(&self) -> &[Arc<RemoteDevice>] {
+        &self.remotes
+    }
+
+    /// Takes every ring back from the backends, as a reset of the machine does.
+    pub(super) fn quiesce(&self) {
+        self.for_each(RemoteDevice::quiesce);
+    }
+
+    /// Lets every backend go, and ends those that are ours.
+    pub(super) fn stop(&mut self) {
+        self.for_each(RemoteDevice::shutdown);
+        thread::scope(|scope| {
+            for (_id, child) in self.children.drain(..) {
+                scope.spawn(move || child.stop(CHILD_PATIENCE));
+            }
+        });
+    }
+
+    /// At the same time, so that one hung backend costs its own deadline and no other's.
+    fn for_each(&self, act: fn(&RemoteDevice)) {
+        thread::scope(|scope| {
+            for remote in &self.remotes {
+                scope.spawn(move || act(remote));
+            }
+        });
+    }
+
+    /// Says which of our backends have ended, and how.
+    pub(super) fn report_ended_children(&mut self) {
+        self.children.retain_mut(|(id, child)| match child.ended(Duration::ZERO) {
+            Some(status) => {
+                let (program, pid) = (child.program(), child.pid());
+                tracing::warn!("device {id}: {program} (pid {pid}) ended: {status}");
+                false
+            }
+            None => true,
+        });
+    }
+
+    /// The cause of a failed start: a backend of ours that ended has said on stderr why, which is
+    /// more than that its socket was closed.
+    fn blame(mut self, error: VmError) -> VmError {
+        let ended = self.children.iter_mut().find_map(|(id, child)| {
+            let status = child.ended(DYING).filter(|status| !status.success())?;
+            Some(VmError::ChildEnded { id: id.clone(), program: child.program(), status })
+        });
+        ended.unwrap_or(error)
+    }
+}
