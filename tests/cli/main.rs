@@ -1,1 +1,15 @@
-//! Bad input gets one clear sentence and the right exit code.
+//! What the commands say to bad input: one clear sentence that names the thing, the right exit
+//! code, and nothing lost. Real binaries, no guest.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::expect_used, reason = "what tests share says what went wrong as they do")]
+
+mod backends;
+mod boot_files;
+mod disks;
+mod kvm;
+mod networks;
+mod options;
+mod peers;
+mod refusal;
+mod sockets;
