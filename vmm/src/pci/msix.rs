@@ -74,7 +74,8 @@ impl Msix {
 
     /// Reads the table at `offset`.
     pub fn read_table(&self, offset: u64, data: &mut [u8]) {
-        for (at, byte) in (offset..).zip(data.iter_mut()) {
+        for (byte, step) in data.iter_mut().zip(0_u64..) {
+            let at = offset.wrapping_add(step);
             let dword = self.dword(at & !3).to_le_bytes();
             *byte = dword.get((at & 3) as usize).copied().unwrap_or(0);
         }

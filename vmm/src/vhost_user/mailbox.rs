@@ -108,10 +108,17 @@ impl Mailbox {
         self.contents().config.clone()
     }
 
-    pub(super) fn set_config(&self, config: &[u8]) {
+    /// Takes what the back-end says of configuration space, and answers what the driver shall see:
+    /// that, with what the driver wrote meanwhile.
+    pub(super) fn set_config(&self, config: Vec<u8>) -> Vec<u8> {
         let mut contents = self.contents();
-        contents.written = vec![None; config.len()];
-        contents.config = config.to_vec();
+        let Contents { config: seen, written, .. } = &mut *contents;
+        *seen = config;
+        written.resize(seen.len(), None);
+        for (byte, written) in seen.iter_mut().zip(written) {
+            *byte = written.unwrap_or(*byte);
+        }
+        seen.clone()
     }
 
     pub(super) fn attach(&self, events: Weak<dyn DeviceEvents>) {

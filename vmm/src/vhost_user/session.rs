@@ -375,8 +375,11 @@ impl Session {
         let mut fds = vec![PollFd::new(self.wire.as_fd(), PollFlags::POLLIN)];
         fds.extend(self.back().map(|back| PollFd::new(back, PollFlags::POLLIN)));
         loop {
+            // A flood on the back channel must not put off the end.
+            let late = Instant::now() >= self.deadline;
             match poll(&mut fds, poll_timeout(self.deadline)) {
                 Ok(0) => return Err(failure(request, WireError::TimedOut)),
+                Ok(_) if late => return Err(failure(request, WireError::TimedOut)),
                 Ok(_) => break,
                 Err(Errno::EINTR) => {}
                 Err(errno) => return Err(failure(request, errno.into())),

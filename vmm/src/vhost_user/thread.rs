@@ -169,7 +169,7 @@ impl DeviceThread {
         let device_type = self.device_type.name();
         let outlook = match self.path {
             Some(_) => "it is looked for, and the device works again once the guest resets it",
-            None => "the device is dead until the next boot with a new one",
+            None => "the device is dead",
         };
         warn!(
             "device {id} ({device_type}) lost its back-end at {peer}: {}; {outlook}; the guest and \
@@ -225,8 +225,7 @@ impl DeviceThread {
         let Some(session) = &mut self.session else { return };
         match session.read_config(self.offer.config_len) {
             Ok(config) => {
-                let config = self.offer.present(config);
-                self.mailbox.set_config(&config);
+                let config = self.mailbox.set_config(self.offer.present(config));
                 if let Some(events) = self.mailbox.events() {
                     events.config_changed(config, announce);
                 }
@@ -246,8 +245,7 @@ impl DeviceThread {
                 warn!("device {}: a back-end is back at {}", self.id, self.peer);
                 self.retry_at = None;
                 self.session = Some(session);
-                let config = self.offer.present(config);
-                self.mailbox.set_config(&config);
+                let config = self.mailbox.set_config(self.offer.present(config));
                 if let Some(events) = self.mailbox.events() {
                     events.config_changed(config, true);
                 }

@@ -12,6 +12,8 @@ mod doorbells;
 pub mod features;
 mod layout;
 mod pci;
+#[cfg(test)]
+mod test_doubles;
 mod transport;
 mod vectors;
 
