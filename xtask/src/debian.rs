@@ -26,28 +26,15 @@ pub(crate) struct Kernel {
 pub(crate) fn kernel(folder: &Path) -> Result<Kernel> {
     let package = kernel_package()?;
     command::quietly(
-        Command::new("apt-get")
-            .args(["download", "-q"])
-            .arg(&package)
-            .current_dir(folder),
+        Command::new("apt-get").args(["download", "-q"]).arg(&package).current_dir(folder),
     )?;
     let archive = only_entry(folder, |name| name.ends_with(".deb"))?;
     let tree = folder.join("tree");
-    command::quietly(
-        Command::new("dpkg-deb")
-            .arg("--extract")
-            .arg(&archive)
-            .arg(&tree),
-    )?;
+    command::quietly(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&tree))?;
     fs::remove_file(&archive).with_context(|| format!("cannot remove {}", archive.display()))?;
 
     let kernel = unpacked_kernel(folder)?;
-    command::quietly(
-        Command::new("depmod")
-            .arg("--basedir")
-            .arg(&tree)
-            .arg(&kernel.release),
-    )?;
+    command::quietly(Command::new("depmod").arg("--basedir").arg(&tree).arg(&kernel.release))?;
     Ok(kernel)
 }
 
@@ -60,11 +47,7 @@ pub(crate) fn unpacked_kernel(folder: &Path) -> Result<Kernel> {
         .file_name()
         .map(|name| name.to_string_lossy().into_owned())
         .context("the kernel package has no folder of modules")?;
-    Ok(Kernel {
-        release,
-        image,
-        modules,
-    })
+    Ok(Kernel { release, image, modules })
 }
 
 /// A root file system to make.
@@ -86,13 +69,7 @@ pub(crate) fn root_image(root: &RootFs<'_>, image: &Path) -> Result<()> {
     let overlay = scratch.path().join("overlay.tar");
     command::quietly(
         Command::new("tar")
-            .args([
-                "--create",
-                "--owner=0",
-                "--group=0",
-                "--numeric-owner",
-                "--file",
-            ])
+            .args(["--create", "--owner=0", "--group=0", "--numeric-owner", "--file"])
             .arg(&overlay)
             .arg("--directory")
             .arg(root.overlay)
@@ -167,17 +144,11 @@ fn kernel_package() -> Result<String> {
 fn only_entry(folder: &Path, matches: impl Fn(&str) -> bool) -> Result<PathBuf> {
     let entries =
         fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?;
-    let found: Vec<_> = entries
-        .flatten()
-        .filter(|entry| matches(&entry.file_name().to_string_lossy()))
-        .collect();
+    let found: Vec<_> =
+        entries.flatten().filter(|entry| matches(&entry.file_name().to_string_lossy())).collect();
     match found.as_slice() {
         [entry] => Ok(entry.path()),
-        _ => bail!(
-            "expected one fitting entry in {}, found {}",
-            folder.display(),
-            found.len()
-        ),
+        _ => bail!("expected one fitting entry in {}, found {}", folder.display(), found.len()),
     }
 }
 
@@ -216,11 +187,7 @@ fn host_suite() -> Result<String> {
 fn acquire_options() -> Result<String> {
     let dump = command::read(Command::new("apt-config").args(["dump", "Acquire"]))?;
     let wanted = |line: &&str| !line.contains(" \"\";") && !line.contains("::IndexTargets");
-    Ok(dump
-        .lines()
-        .filter(wanted)
-        .map(|line| format!("{line}\n"))
-        .collect())
+    Ok(dump.lines().filter(wanted).map(|line| format!("{line}\n")).collect())
 }
 
 #[cfg(test)]

@@ -108,9 +108,7 @@ pub(crate) fn ensure() -> Result<PathBuf> {
 /// Everything that decides what the files are. Raise the number when the way they are made
 /// changes but none of these does.
 pub(crate) fn recipe() -> String {
-    let lists = [MODULES, PACKAGES, MASKED]
-        .map(|list| list.join(" "))
-        .join("\n");
+    let lists = [MODULES, PACKAGES, MASKED].map(|list| list.join(" ")).join("\n");
     format!("guest 1\n{lists}\n{INIT}\n{NET}\n{AUTOLOGIN}\n{NET_UNIT}\n{FINISH}")
 }
 
@@ -125,12 +123,7 @@ fn build(folder: &Path) -> Result<()> {
     let overlay = tempfile::tempdir().context("cannot make a temporary folder")?;
     lay(overlay.path(), &kernel).context("cannot lay out the guest's own files")?;
     debian::root_image(
-        &RootFs {
-            packages: PACKAGES,
-            overlay: overlay.path(),
-            finish: FINISH,
-            size: "2G",
-        },
+        &RootFs { packages: PACKAGES, overlay: overlay.path(), finish: FINISH, size: "2G" },
         &folder.join("root.ext4"),
     )
 }
@@ -157,11 +150,7 @@ fn lay(overlay: &Path, kernel: &Kernel) -> Result<()> {
     text("etc/motd", "", 0o644)?;
     text("usr/local/bin/guest-net", NET, 0o755)?;
     text("etc/systemd/system/guest-net.service", NET_UNIT, 0o644)?;
-    text(
-        "etc/systemd/system/serial-getty@hvc0.service.d/autologin.conf",
-        AUTOLOGIN,
-        0o644,
-    )?;
+    text("etc/systemd/system/serial-getty@hvc0.service.d/autologin.conf", AUTOLOGIN, 0o644)?;
     for unit in MASKED {
         symlink("/dev/null", overlay.join("etc/systemd/system").join(unit))?;
     }
@@ -173,9 +162,6 @@ pub(crate) fn copy_modules(kernel: &Kernel, overlay: &Path) -> Result<()> {
     let home = overlay.join("usr/lib/modules");
     fs::create_dir_all(&home)?;
     command::quietly(
-        std::process::Command::new("cp")
-            .arg("--recursive")
-            .arg(&kernel.modules)
-            .arg(home),
+        std::process::Command::new("cp").arg("--recursive").arg(&kernel.modules).arg(home),
     )
 }

@@ -80,9 +80,7 @@ pub(crate) fn pack(kernel: &Kernel, init: &str, modules: &[&str], archive: &Path
     let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
     let root = scratch.path();
     fs::set_permissions(root, Permissions::from_mode(0o755))?;
-    for folder in [
-        "bin", "dev", "proc", "sys", "run", "tmp", "mnt", "root", "etc",
-    ] {
+    for folder in ["bin", "dev", "proc", "sys", "run", "tmp", "mnt", "root", "etc"] {
         fs::create_dir(root.join(folder))?;
     }
     fs::write(root.join("init"), init)?;
@@ -98,12 +96,7 @@ pub(crate) fn pack(kernel: &Kernel, init: &str, modules: &[&str], archive: &Path
     copy_modules(kernel, modules, root)?;
 
     let script = r#"cd "$1" && find . | LC_ALL=C sort | cpio --quiet -o -H newc --owner=0:0 | gzip -1 -n > "$2""#;
-    command::quietly(
-        Command::new("sh")
-            .args(["-e", "-c", script, "sh"])
-            .arg(root)
-            .arg(archive),
-    )
+    command::quietly(Command::new("sh").args(["-e", "-c", script, "sh"]).arg(root).arg(archive))
 }
 
 /// Copies the modules and all they depend on, and makes the lists that modprobe reads.
@@ -122,12 +115,7 @@ fn copy_modules(kernel: &Kernel, modules: &[&str], root: &Path) -> Result<()> {
     for file in ["modules.order", "modules.builtin"] {
         fs::copy(kernel.modules.join(file), home.join(file))?;
     }
-    command::quietly(
-        Command::new("depmod")
-            .arg("--basedir")
-            .arg(root)
-            .arg(&kernel.release),
-    )
+    command::quietly(Command::new("depmod").arg("--basedir").arg(root).arg(&kernel.release))
 }
 
 /// The files behind the named modules and behind everything they depend on, by `modules.dep`.

@@ -12,11 +12,7 @@ kernel/c/tun.ko:
 fn a_module_brings_what_it_depends_on_once() {
     assert_eq!(
         closure(LIST, &["virtio-rng", "virtio"]).unwrap(),
-        [
-            "kernel/a/virtio-rng.ko",
-            "kernel/b/virtio.ko",
-            "kernel/b/virtio_ring.ko"
-        ]
+        ["kernel/a/virtio-rng.ko", "kernel/b/virtio.ko", "kernel/b/virtio_ring.ko"]
     );
 }
 

@@ -71,10 +71,7 @@ fn decompress(payload: &[u8]) -> Result<Vec<u8>> {
     })
     .with_context(|| format!("cannot run {program}"))?;
     if !output.status.success() {
-        bail!(
-            "{program} failed: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        bail!("{program} failed: {}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(output.stdout)
 }

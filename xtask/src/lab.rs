@@ -73,17 +73,11 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         environment: &[],
         terminal: terminal::size(),
     };
-    let sinks = Sinks {
-        stdout: Box::new(io::stdout()),
-        stderr: Box::new(io::stderr()),
-    };
+    let sinks = Sinks { stdout: Box::new(io::stdout()), stderr: Box::new(io::stderr()) };
     let patience = args.timeout.map(Duration::from_secs);
     let outcome = run(&contents, &args.memory, sinks, patience)?;
     if args.verbose {
-        eprintln!(
-            "lab: the command started {:.1} s after the machine",
-            outcome.boot.as_secs_f64()
-        );
+        eprintln!("lab: the command started {:.1} s after the machine", outcome.boot.as_secs_f64());
     }
     Ok(outcome.exit())
 }
@@ -99,16 +93,8 @@ pub(crate) fn run(
     let disk = run_disk::make(contents)?;
     let cpus = std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 4));
     // Before any thread starts, so that all inherit it: a signal is an event of the session.
-    session::ending_signals()
-        .thread_block()
-        .context("cannot block signals")?;
+    session::ending_signals().thread_block().context("cannot block signals")?;
     let started = Instant::now();
     let machine = machine::start(&image, &disk, memory, cpus)?;
-    session::follow(
-        machine,
-        contents.terminal.is_some(),
-        sinks,
-        started,
-        patience,
-    )
+    session::follow(machine, contents.terminal.is_some(), sinks, started, patience)
 }

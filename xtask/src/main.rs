@@ -8,8 +8,11 @@ mod debian;
 mod guest;
 mod initramfs;
 mod kernel;
+mod kvm;
 mod lab;
 mod packages;
+mod peers;
+mod test;
 mod workspace;
 
 use std::process::ExitCode;
@@ -28,6 +31,8 @@ struct Cli {
 enum Task {
     /// Boot the lab, a machine with a real /dev/kvm, and run a command inside
     Lab(lab::Args),
+    /// Run every test: unit, wire and VM
+    Test(test::Args),
     /// Make the guest's files in target/guest and say where they are
     Guest,
 }
@@ -45,6 +50,7 @@ fn main() -> ExitCode {
 fn pick(task: Task) -> Result<ExitCode> {
     match task {
         Task::Lab(args) => lab::main(&args),
+        Task::Test(args) => test::main(&args),
         Task::Guest => {
             packages::ensure()?;
             println!("{}", guest::ensure()?.display());

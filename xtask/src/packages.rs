@@ -88,15 +88,9 @@ fn missing<'a>(wanted: &[&'a str]) -> Result<Vec<&'a str>> {
         .output()
         .context("cannot start dpkg-query")?;
     let listed = String::from_utf8_lossy(&output.stdout);
-    let installed: Vec<_> = listed
-        .lines()
-        .filter_map(|line| line.strip_suffix(" installed"))
-        .collect();
-    Ok(wanted
-        .iter()
-        .filter(|name| !installed.contains(*name))
-        .copied()
-        .collect())
+    let installed: Vec<_> =
+        listed.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
+    Ok(wanted.iter().filter(|name| !installed.contains(*name)).copied().collect())
 }
 
 fn install(packages: &[&str]) -> Result<()> {

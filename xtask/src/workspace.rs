@@ -53,11 +53,8 @@ pub(crate) fn programs(profile: Profile) -> Result<Vec<PathBuf>> {
 
 /// The same programs, found in a folder instead of built; those that are not there are left out.
 pub(crate) fn programs_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let found: Vec<_> = PROGRAMS
-        .iter()
-        .map(|name| folder.join(name))
-        .filter(|path| path.is_file())
-        .collect();
+    let found: Vec<_> =
+        PROGRAMS.iter().map(|name| folder.join(name)).filter(|path| path.is_file()).collect();
     if found.is_empty() {
         bail!("{} holds none of {}", folder.display(), PROGRAMS.join(", "));
     }
@@ -65,7 +62,13 @@ pub(crate) fn programs_in(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Runs a cargo command that builds and returns the executables it speaks of.
-pub(crate) fn executables(build: &mut Command) -> Result<Vec<PathBuf>> {
+fn executables(build: &mut Command) -> Result<Vec<PathBuf>> {
+    let path = |message: &Value| message.get("executable")?.as_str().map(PathBuf::from);
+    Ok(built(build)?.iter().filter_map(path).collect())
+}
+
+/// Runs a cargo command that builds and returns what it says of each thing it has built.
+pub(crate) fn built(build: &mut Command) -> Result<Vec<Value>> {
     let output = build
         .arg("--message-format=json-render-diagnostics")
         .stderr(Stdio::inherit())
@@ -74,9 +77,6 @@ pub(crate) fn executables(build: &mut Command) -> Result<Vec<PathBuf>> {
     if !output.status.success() {
         bail!("`{}` failed: {}", shown(build), output.status);
     }
-    Ok(String::from_utf8_lossy(&output.stdout)
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
-        .collect())
+    let lines = String::from_utf8_lossy(&output.stdout);
+    Ok(lines.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }

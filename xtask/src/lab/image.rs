@@ -82,12 +82,7 @@ fn build(folder: &Path, guest: &Path) -> Result<()> {
     fs::set_permissions(&init, Permissions::from_mode(0o755))?;
     guest::copy_modules(&kernel, overlay.path())?;
     debian::root_image(
-        &RootFs {
-            packages: PACKAGES,
-            overlay: overlay.path(),
-            finish: FINISH,
-            size: "16G",
-        },
+        &RootFs { packages: PACKAGES, overlay: overlay.path(), finish: FINISH, size: "16G" },
         &folder.join("root.ext4"),
     )?;
     guest_disk(folder, guest)

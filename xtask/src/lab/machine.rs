@@ -37,71 +37,28 @@ pub(super) struct Machine {
 /// Starts the machine; it dies with this process, whichever way that goes.
 pub(super) fn start(image: &Image, run_disk: &File, memory: &str, cpus: usize) -> Result<Machine> {
     let scratch = tempfile::tempfile().context("cannot make the scratch disk")?;
-    scratch
-        .set_len(SCRATCH)
-        .context("cannot make the scratch disk")?;
+    scratch.set_len(SCRATCH).context("cannot make the scratch disk")?;
 
     let mut qemu = Command::new("setpriv");
     qemu.args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
-        .args([
-            "-machine",
-            "q35",
-            "-accel",
-            "tcg,thread=multi",
-            "-cpu",
-            "max",
-        ])
+        .args(["-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max"])
         .args(["-m", memory, "-smp", &cpus.to_string()])
-        .args([
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-            "-no-reboot",
-        ])
+        .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"])
         .args(["-device", "virtio-serial-pci,max_ports=8"])
         .arg("-kernel")
         .arg(&image.kernel)
         .arg("-initrd")
         .arg(&image.initramfs)
-        .args([
-            "-append",
-            "console=ttyS0 panic=-1 nokaslr mitigations=off quiet",
-        ]);
+        .args(["-append", "console=ttyS0 panic=-1 nokaslr mitigations=off quiet"]);
 
     let mut inherited = Vec::new();
     let wires = Wires {
         serial: wire(&mut qemu, &mut inherited, "serial", Some("isa-serial"))?,
-        terminal: wire(
-            &mut qemu,
-            &mut inherited,
-            "terminal",
-            Some("virtconsole,nr=0"),
-        )?,
-        report: wire(
-            &mut qemu,
-            &mut inherited,
-            "report",
-            Some("virtserialport,nr=1"),
-        )?,
-        stdout: wire(
-            &mut qemu,
-            &mut inherited,
-            "stdout",
-            Some("virtserialport,nr=2"),
-        )?,
-        stderr: wire(
-            &mut qemu,
-            &mut inherited,
-            "stderr",
-            Some("virtserialport,nr=3"),
-        )?,
-        stdin: wire(
-            &mut qemu,
-            &mut inherited,
-            "stdin",
-            Some("virtserialport,nr=4"),
-        )?,
+        terminal: wire(&mut qemu, &mut inherited, "terminal", Some("virtconsole,nr=0"))?,
+        report: wire(&mut qemu, &mut inherited, "report", Some("virtserialport,nr=1"))?,
+        stdout: wire(&mut qemu, &mut inherited, "stdout", Some("virtserialport,nr=2"))?,
+        stderr: wire(&mut qemu, &mut inherited, "stderr", Some("virtserialport,nr=3"))?,
+        stdin: wire(&mut qemu, &mut inherited, "stdin", Some("virtserialport,nr=4"))?,
     };
     // In this order they are vda, vdb, ...; the kept images are never written to.
     disk(&mut qemu, "root", &image.root.to_string_lossy(), true);
@@ -127,8 +84,7 @@ fn wire(
 ) -> Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair().context("cannot make a socket pair")?;
     stay_open(&theirs)?;
-    qemu.arg("-chardev")
-        .arg(format!("socket,id={name},fd={}", theirs.as_raw_fd()));
+    qemu.arg("-chardev").arg(format!("socket,id={name},fd={}", theirs.as_raw_fd()));
     if let Some(device) = device {
         qemu.arg("-device").arg(format!("{device},chardev={name}"));
     }

@@ -38,11 +38,7 @@ pub(super) fn make(contents: &Contents<'_>) -> Result<File> {
     for file in contents.files {
         copy(file, &tree.join("with"))?;
     }
-    let words: Vec<_> = contents
-        .command
-        .iter()
-        .map(|word| command::quoted(word))
-        .collect();
+    let words: Vec<_> = contents.command.iter().map(|word| command::quoted(word)).collect();
     let script = tree.join("command");
     fs::write(&script, format!("#!/bin/sh\nexec {}\n", words.join(" ")))?;
     fs::set_permissions(&script, Permissions::from_mode(0o755))?;
@@ -56,11 +52,7 @@ pub(super) fn make(contents: &Contents<'_>) -> Result<File> {
         fs::write(tree.join("terminal"), format!("rows {rows} cols {columns}"))?;
     }
 
-    let used = command::read(
-        Command::new("du")
-            .args(["-s", "-B1", "--apparent-size"])
-            .arg(&tree),
-    )?;
+    let used = command::read(Command::new("du").args(["-s", "-B1", "--apparent-size"]).arg(&tree))?;
     let used: u64 = used
         .split_whitespace()
         .next()
@@ -92,12 +84,7 @@ fn copy_program(program: &Path, folder: &Path) -> Result<()> {
 fn copy(from: &Path, folder: &Path) -> Result<()> {
     command::quietly(
         Command::new("cp")
-            .args([
-                "--recursive",
-                "--dereference",
-                "--sparse=always",
-                "--preserve=mode",
-            ])
+            .args(["--recursive", "--dereference", "--sparse=always", "--preserve=mode"])
             .arg(from)
             .arg(folder),
     )

@@ -66,10 +66,7 @@ pub(super) fn follow(
     } else {
         (machine.wires.stdout, machine.wires.stdin)
     };
-    let outputs = [
-        pump(output, sinks.stdout),
-        pump(machine.wires.stderr, sinks.stderr),
-    ];
+    let outputs = [pump(output, sinks.stdout), pump(machine.wires.stderr, sinks.stderr)];
     // Shut down, not closed: QEMU forgets what it has not passed on yet when its peer closes.
     let _input = input.try_clone()?;
     feed(input, terminal, events.clone());
@@ -99,10 +96,7 @@ pub(super) fn follow(
         match event {
             Event::Report(line) if line == "ready" => boot = Some(Instant::now()),
             Event::Report(line) => {
-                if let Some(code) = line
-                    .strip_prefix("exit ")
-                    .and_then(|code| code.parse().ok())
-                {
+                if let Some(code) = line.strip_prefix("exit ").and_then(|code| code.parse().ok()) {
                     break Ok(code);
                 }
             }
@@ -124,10 +118,7 @@ pub(super) fn follow(
         }
         Err(sentence) => {
             let messages = messages.lock().map(|kept| kept.clone()).unwrap_or_default();
-            bail!(
-                "{sentence}\n{}",
-                String::from_utf8_lossy(&messages).trim_end()
-            );
+            bail!("{sentence}\n{}", String::from_utf8_lossy(&messages).trim_end());
         }
     }
 }
@@ -198,9 +189,7 @@ fn signals(events: Sender<Event>) {
 
 /// The signals that end a session in good order.
 pub(super) fn ending_signals() -> SigSet {
-    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]
-        .into_iter()
-        .collect()
+    [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
 }
 
 fn keep_tail(mut from: UnixStream) -> Arc<Mutex<Vec<u8>>> {

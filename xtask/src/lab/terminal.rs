@@ -33,11 +33,7 @@ pub(super) fn size() -> Option<(u16, u16)> {
     if !stdin().is_terminal() || !stdout().is_terminal() {
         return None;
     }
-    let shown = Command::new("stty")
-        .arg("size")
-        .stdin(Stdio::inherit())
-        .output()
-        .ok()?;
+    let shown = Command::new("stty").arg("size").stdin(Stdio::inherit()).output().ok()?;
     let text = String::from_utf8(shown.stdout).ok()?;
     let (rows, columns) = text.trim().split_once(' ')?;
     match (rows.parse().ok()?, columns.parse().ok()?) {

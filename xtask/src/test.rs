@@ -1,0 +1,209 @@
+//! `cargo xtask test`: every test there is. Unit and wire tests run on this machine; those that
+//! boot a stock kernel run where it can be booted. The tests themselves are elsewhere.
+
+mod report;
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::command::shown;
+use crate::kvm::{self, Place};
+use crate::lab::{self, Contents, Sinks};
+use crate::workspace::{self, Profile};
+use crate::{guest, packages, peers};
+use report::{Reader, Report};
+
+/// The integration test that boots stock kernels.
+const VM: &str = "vm";
+
+/// How long the tests in the lab may take in all.
+const PATIENCE: Duration = Duration::from_secs(40 * 60);
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run only the tests whose names contain one of these
+    filter: Vec<String>,
+    /// Leave out the tests that boot a stock kernel
+    #[arg(long)]
+    no_vm: bool,
+    /// Run only the tests that boot a stock kernel
+    #[arg(long, conflicts_with = "no_vm")]
+    only_vm: bool,
+}
+
+/// An executable full of tests.
+struct Suite {
+    /// Its package and target.
+    name: String,
+    target: String,
+    executable: PathBuf,
+    /// Cargo starts tests in their package's folder.
+    folder: PathBuf,
+}
+
+/// The task.
+pub(crate) fn main(args: &Args) -> Result<ExitCode> {
+    packages::ensure()?;
+    let guest = guest::ensure()?;
+    let (vm, native): (Vec<_>, Vec<_>) =
+        suites()?.into_iter().partition(|suite| suite.target == VM);
+
+    let mut report = Report::default();
+    if !args.only_vm {
+        for suite in &native {
+            report.add(run_here(suite, &args.filter, &[])?);
+        }
+    }
+    if !args.no_vm {
+        let mut programs = workspace::programs(Profile::Release)?;
+        let place = kvm::place(&programs, &guest)?;
+        programs.extend(peers::ensure()?);
+        for suite in &vm {
+            report.add(match &place {
+                Place::Here => run_here(suite, &args.filter, &programs)?,
+                Place::Lab(_) => run_in_lab(suite, &args.filter, &programs)?,
+            });
+        }
+    }
+    sum_up(&report);
+    Ok(if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Builds all tests, and the programs that they start.
+fn suites() -> Result<Vec<Suite>> {
+    workspace::built(workspace::cargo().args(["build", "--workspace", "--bins"]))?;
+    let messages = workspace::built(workspace::cargo().args(["test", "--workspace", "--no-run"]))?;
+    Ok(messages.iter().filter_map(suite).collect())
+}
+
+/// What cargo says of an executable full of tests.
+fn suite(message: &Value) -> Option<Suite> {
+    let executable = message.get("executable")?.as_str()?;
+    if !message.get("profile")?.get("test")?.as_bool()? {
+        return None;
+    }
+    let target = message.get("target")?.get("name")?.as_str()?;
+    let kind = message.get("target")?.get("kind")?.get(0)?.as_str()?;
+    let folder = PathBuf::from(message.get("manifest_path")?.as_str()?).parent()?.to_path_buf();
+    let package = message.get("package_id")?.as_str()?;
+    // `path+file:///…/backends/blk#atoll-blk@0.1.0`, or `…/vmm#0.1.0` where folder and name agree.
+    let package = package.rsplit(['#', '/']).next()?.split('@').next()?;
+    let package = if package.starts_with(|c: char| c.is_ascii_digit()) {
+        folder.file_name()?.to_str()?
+    } else {
+        package
+    };
+    let name = match kind {
+        "lib" => package.to_owned(),
+        "bin" => format!("{package} (main)"),
+        _ => format!("{package}::{target}"),
+    };
+    Some(Suite { name, target: target.to_owned(), executable: executable.into(), folder })
+}
+
+/// Runs a suite on this machine, with the programs first on its PATH.
+fn run_here(suite: &Suite, filter: &[String], programs: &[PathBuf]) -> Result<Report> {
+    headline(&suite.name);
+    let mut command = Command::new(&suite.executable);
+    command.arg("--show-output").args(filter).current_dir(&suite.folder);
+    let bin = tempfile::tempdir().context("cannot make a temporary folder")?;
+    if !programs.is_empty() {
+        // Guests have the machine to themselves, one after the other.
+        command.arg("--test-threads=1");
+        for program in programs {
+            if let Some(name) = program.file_name() {
+                std::os::unix::fs::symlink(program, bin.path().join(name))?;
+            }
+        }
+        command.env("ATOLL_BIN", bin.path());
+    }
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", shown(&command)))?;
+    let mut reader = Reader::new(&suite.name);
+    if let Some(stdout) = child.stdout.take() {
+        echo(stdout, |line| reader.line(line));
+    }
+    let status = child.wait()?;
+    Ok(reader.finish(&format!("ended early: {status}")))
+}
+
+/// Runs a suite in one boot of the lab.
+fn run_in_lab(suite: &Suite, filter: &[String], programs: &[PathBuf]) -> Result<Report> {
+    headline(&format!("{} (in the lab)", suite.name));
+    let command: Vec<_> = ["/with/tests", "--test-threads=1", "--show-output"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(filter.iter().cloned())
+        .collect();
+    // In there it has a name that does not change with every build.
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let tests = folder.path().join("tests");
+    std::os::unix::fs::symlink(&suite.executable, &tests)?;
+
+    let reader = Arc::new(Mutex::new(Reader::new(&suite.name)));
+    let (ours, theirs) = io::pipe().context("cannot make a pipe")?;
+    let follower = std::thread::spawn({
+        let reader = Arc::clone(&reader);
+        move || {
+            echo(ours, |line| reader.lock().unwrap_or_else(PoisonError::into_inner).line(line));
+        }
+    });
+    let outcome = lab::run(
+        &Contents {
+            programs,
+            files: &[tests],
+            command: &command,
+            environment: &[],
+            terminal: None,
+        },
+        lab::DEFAULT_MEMORY,
+        Sinks { stdout: Box::new(theirs), stderr: Box::new(io::stderr()) },
+        Some(PATIENCE),
+    );
+    // The sink is closed by now, so the follower has reached its end.
+    let _ = follower.join();
+    let end = match &outcome {
+        Ok(outcome) => format!("ended early: exit code {}", outcome.code),
+        Err(error) => format!("{error:#}"),
+    };
+    let finished = Reader::new(&suite.name);
+    let reader =
+        std::mem::replace(&mut *reader.lock().unwrap_or_else(PoisonError::into_inner), finished);
+    Ok(reader.finish(&end))
+}
+
+/// Prints the lines that `wanted` wants, as they come.
+fn echo(from: impl Read, mut wanted: impl FnMut(&str) -> bool) {
+    let mut out = io::stdout().lock();
+    for line in BufReader::new(from).split(b'\n').map_while(io::Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        if wanted(&line) {
+            // Whoever read us may have gone; the tests still run to their end.
+            let _ = writeln!(out, "{line}");
+        }
+    }
+}
+
+fn headline(name: &str) {
+    println!("── {name}");
+}
+
+fn sum_up(report: &Report) {
+    println!("──");
+    for skipped in &report.skipped {
+        println!("skipped: {skipped}");
+    }
+    for failed in &report.failed {
+        println!("failed: {failed}");
+    }
+    println!("{report}");
+}
