@@ -98,9 +98,7 @@ pub fn create_vm(kvm: &Kvm) -> Result<VmFd, KvmError> {
             // It takes long enough to be interrupted, by a timer's or child's signal.
             Err(error) if error.errno() == libc::EINTR => {}
             Err(error) => {
-                return Err(KvmError::CreateVm {
-                    source: Errno::from_raw(error.errno()),
-                });
+                return Err(KvmError::CreateVm { source: Errno::from_raw(error.errno()) });
             }
         }
     }

@@ -56,8 +56,8 @@ impl Elf {
         let has = |field: usize, value: u32| {
             header.e_ident.get(field).is_some_and(|&byte| u32::from(byte) == value)
         };
-        if !has(EI_CLASS as usize, ELFCLASS64.into())
-            || !has(EI_DATA as usize, ELFDATA2LSB.into())
+        if !has(EI_CLASS, ELFCLASS64.into())
+            || !has(EI_DATA, ELFDATA2LSB.into())
             || header.e_machine != EM_X86_64
         {
             return Err(BootError::OtherElf { path: image.path().into() });

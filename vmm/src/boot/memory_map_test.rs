@@ -1,5 +1,7 @@
 //! What a kernel learns of its memory.
 
+#![expect(clippy::arithmetic_side_effects, reason = "tests panic where they are wrong")]
+
 use proptest::prelude::*;
 
 use super::*;

@@ -16,10 +16,8 @@ use super::{MemoryError, MemorySpec, host};
 /// A memfd of the size asked for that can neither shrink nor grow, whoever gets hold of it: with
 /// it in hand no device process can make another, or us, fault.
 pub(super) fn sealed(spec: &MemorySpec) -> Result<File, MemoryError> {
-    let size = i64::try_from(spec.size).map_err(|_wider| MemoryError::TooLarge {
-        size: spec.size,
-        host: host::memory().total,
-    })?;
+    let size = i64::try_from(spec.size)
+        .map_err(|_wider| MemoryError::TooLarge { size: spec.size, host: host::memory().total })?;
     let huge = match spec.hugepages {
         None => MFdFlags::empty(),
         // memfd_create(2): the base-2 logarithm of the page size stands in the flags' upper bits.
@@ -32,20 +30,10 @@ pub(super) fn sealed(spec: &MemorySpec) -> Result<File, MemoryError> {
         Some(page) if matches!(source, Errno::ENODEV | Errno::EINVAL) => {
             MemoryError::NoSuchHugepages { page }
         }
-        _ => MemoryError::System {
-            action: "create a memfd for",
-            size: spec.size,
-            source,
-        },
+        _ => MemoryError::System { action: "create a memfd for", size: spec.size, source },
     })?;
     let file = File::from(fd);
-    let failed = |action| {
-        move |source| MemoryError::System {
-            action,
-            size: spec.size,
-            source,
-        }
-    };
+    let failed = |action| move |source| MemoryError::System { action, size: spec.size, source };
     ftruncate(&file, size).map_err(failed("make room for"))?;
     let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
     fcntl(file.as_fd(), FcntlArg::F_ADD_SEALS(seals)).map_err(failed("seal"))?;
@@ -56,11 +44,7 @@ pub(super) fn sealed(spec: &MemorySpec) -> Result<File, MemoryError> {
 pub(super) fn map(spec: &MemorySpec, len: u64, place: FileOffset) -> Result<MmapRegion, Errno> {
     let len = usize::try_from(len).map_err(|_wider| Errno::ENOMEM)?;
     // Huge pages are reserved here, or else refused here: without, their lack is a SIGBUS later.
-    let reserve = if spec.hugepages.is_some() {
-        0
-    } else {
-        libc::MAP_NORESERVE
-    };
+    let reserve = if spec.hugepages.is_some() { 0 } else { libc::MAP_NORESERVE };
     let region = MmapRegionBuilder::new(len)
         .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
         .with_mmap_flags(libc::MAP_SHARED | reserve)
@@ -94,11 +78,7 @@ pub(super) fn populate(region: &GuestRegionMmap) -> Result<(), Errno> {
     loop {
         // SAFETY: the range is one whole mapping of ours, and its content does not change.
         let done = unsafe {
-            libc::madvise(
-                mapping.as_ptr().cast(),
-                mapping.size(),
-                libc::MADV_POPULATE_WRITE,
-            )
+            libc::madvise(mapping.as_ptr().cast(), mapping.size(), libc::MADV_POPULATE_WRITE)
         };
         match Errno::result(done) {
             Err(Errno::EINTR | Errno::EAGAIN) => {}
@@ -118,14 +98,9 @@ pub(super) fn explain<T>(result: Result<T, Errno>, spec: &MemorySpec) -> Result<
                 free: host::free_hugepages(page).unwrap_or(0),
             }
         }
-        (Errno::ENOMEM | Errno::ENOSPC, None) => MemoryError::NotAvailable {
-            size,
-            available: host::memory().available,
-        },
-        _ => MemoryError::System {
-            action: "map",
-            size,
-            source,
-        },
+        (Errno::ENOMEM | Errno::ENOSPC, None) => {
+            MemoryError::NotAvailable { size, available: host::memory().available }
+        }
+        _ => MemoryError::System { action: "map", size, source },
     })
 }

@@ -9,11 +9,7 @@ use super::*;
 const MIB: u64 = 1 << 20;
 
 fn spec(size: u64) -> MemorySpec {
-    MemorySpec {
-        size,
-        hugepages: None,
-        prefault: false,
-    }
+    MemorySpec { size, hugepages: None, prefault: false }
 }
 
 fn refused(spec: MemorySpec) -> String {
@@ -32,11 +28,7 @@ fn memory_reads_as_zeroes_and_keeps_what_is_written() {
 #[test]
 fn clearing_empties_it_for_every_mapping() {
     for prefault in [false, true] {
-        let ram = GuestRam::new(&MemorySpec {
-            prefault,
-            ..spec(64 * MIB)
-        })
-        .unwrap();
+        let ram = GuestRam::new(&MemorySpec { prefault, ..spec(64 * MIB) }).unwrap();
         let place = FileOffset::new(ram.file.try_clone().unwrap(), 0);
         let other = backing::map(&spec(64 * MIB), MIB, place).unwrap();
         let other = GuestMemoryMmap::<()>::from_regions(vec![
@@ -46,10 +38,7 @@ fn clearing_empties_it_for_every_mapping() {
         ram.memory().write_obj(7_u8, GuestAddress(0x5000)).unwrap();
         assert_eq!(other.read_obj::<u8>(GuestAddress(0x5000)).unwrap(), 7);
         ram.clear().unwrap();
-        assert_eq!(
-            ram.memory().read_obj::<u8>(GuestAddress(0x5000)).unwrap(),
-            0
-        );
+        assert_eq!(ram.memory().read_obj::<u8>(GuestAddress(0x5000)).unwrap(), 0);
         assert_eq!(other.read_obj::<u8>(GuestAddress(0x5000)).unwrap(), 0);
     }
 }
@@ -73,18 +62,9 @@ fn six_gib_are_two_regions_of_one_memfd() {
         return;
     };
     let regions: Vec<_> = ram.regions().collect();
-    let guest: Vec<_> = regions
-        .iter()
-        .map(|region| (region.guest_address, region.size))
-        .collect();
+    let guest: Vec<_> = regions.iter().map(|region| (region.guest_address, region.size)).collect();
     assert_eq!(guest, [(0, 3 * gib), (4 * gib, 3 * gib)]);
-    assert_eq!(
-        regions
-            .iter()
-            .map(|region| region.file_offset)
-            .collect::<Vec<_>>(),
-        [0, 3 * gib]
-    );
+    assert_eq!(regions.iter().map(|region| region.file_offset).collect::<Vec<_>>(), [0, 3 * gib]);
     let high = GuestAddress(4 * gib);
     ram.memory().write_obj(5_u8, high).unwrap();
     let mut byte = [0];
@@ -102,19 +82,10 @@ fn sizes_that_can_not_be_are_refused_with_the_limit() {
         refused(spec(64 * MIB + 512)),
         "67109376 bytes of memory is not a multiple of the page size, 4 KiB"
     );
-    let huge = MemorySpec {
-        hugepages: Some(2 * MIB),
-        ..spec(65 * MIB)
-    };
-    assert_eq!(
-        refused(huge),
-        "65 MiB of memory is not a multiple of the page size, 2 MiB"
-    );
+    let huge = MemorySpec { hugepages: Some(2 * MIB), ..spec(65 * MIB) };
+    assert_eq!(refused(huge), "65 MiB of memory is not a multiple of the page size, 2 MiB");
     let refusal = refused(spec(1 << 50));
-    assert!(
-        refusal.starts_with("1024 TiB of memory is too large for this host"),
-        "{refusal}"
-    );
+    assert!(refusal.starts_with("1024 TiB of memory is too large for this host"), "{refusal}");
 }
 
 #[test]
@@ -125,10 +96,7 @@ fn prefaulting_more_than_is_available_is_refused_before_it_starts() {
         return;
     }
     let size = host.available / PAGE * PAGE + MIB;
-    let refusal = refused(MemorySpec {
-        prefault: true,
-        ..spec(size)
-    });
+    let refusal = refused(MemorySpec { prefault: true, ..spec(size) });
     assert!(refusal.contains("can't be prefaulted"), "{refusal}");
 }
 
@@ -140,10 +108,7 @@ fn a_lack_of_huge_pages_is_said_with_their_number_and_the_way_out() {
         return;
     }
     assert_eq!(
-        refused(MemorySpec {
-            hugepages,
-            ..spec(64 * MIB)
-        }),
+        refused(MemorySpec { hugepages, ..spec(64 * MIB) }),
         "32 free huge pages of 2 MiB are needed and this host has 0; reserve them by writing to \
          /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages"
     );
@@ -151,9 +116,6 @@ fn a_lack_of_huge_pages_is_said_with_their_number_and_the_way_out() {
 
 #[test]
 fn huge_pages_of_no_processor_are_refused() {
-    let refusal = refused(MemorySpec {
-        hugepages: Some(8 * MIB),
-        ..spec(64 * MIB)
-    });
+    let refusal = refused(MemorySpec { hugepages: Some(8 * MIB), ..spec(64 * MIB) });
     assert_eq!(refusal, "this host has no huge pages of 8 MiB");
 }

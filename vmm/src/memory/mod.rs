@@ -139,11 +139,7 @@ impl GuestRam {
     pub fn new(spec: &MemorySpec) -> Result<Self, MemoryError> {
         check(spec)?;
         let file = Arc::new(backing::sealed(spec)?);
-        let ram = Self {
-            spec: *spec,
-            memory: map(spec, &file)?,
-            file,
-        };
+        let ram = Self { spec: *spec, memory: map(spec, &file)?, file };
         if spec.prefault {
             ram.prefault()?;
         }
@@ -180,8 +176,7 @@ impl GuestRam {
     /// huge pages meanwhile.
     pub fn clear(&self) -> Result<(), MemoryError> {
         let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        self.fallocate(punch)
-            .map_err(|source| self.failed("give back", source))?;
+        self.fallocate(punch).map_err(|source| self.failed("give back", source))?;
         if self.spec.hugepages.is_some() {
             // The hole also gave up the reservation made at mmap, and a fault without one is a
             // SIGBUS. So the pages are taken again now, while it can be said in words.
@@ -245,21 +240,13 @@ impl GuestRam {
     }
 
     fn failed(&self, action: &'static str, source: Errno) -> MemoryError {
-        MemoryError::System {
-            action,
-            size: self.spec.size,
-            source,
-        }
+        MemoryError::System { action, size: self.spec.size, source }
     }
 }
 
 /// Whether a guest of this size can be on this host at all.
 fn check(spec: &MemorySpec) -> Result<(), MemoryError> {
-    let MemorySpec {
-        size,
-        hugepages,
-        prefault,
-    } = *spec;
+    let MemorySpec { size, hugepages, prefault } = *spec;
     if size < LEAST {
         return Err(MemoryError::TooSmall { size });
     }
@@ -269,10 +256,7 @@ fn check(spec: &MemorySpec) -> Result<(), MemoryError> {
     }
     let host = host::memory();
     if size > host.total {
-        return Err(MemoryError::TooLarge {
-            size,
-            host: host.total,
-        });
+        return Err(MemoryError::TooLarge { size, host: host.total });
     }
     match hugepages {
         Some(page) => {
@@ -283,10 +267,7 @@ fn check(spec: &MemorySpec) -> Result<(), MemoryError> {
             }
         }
         None if prefault && size > host.available => {
-            return Err(MemoryError::NotAvailable {
-                size,
-                available: host.available,
-            });
+            return Err(MemoryError::NotAvailable { size, available: host.available });
         }
         None => {}
     }
@@ -297,23 +278,14 @@ fn map(spec: &MemorySpec, file: &Arc<File>) -> Result<GuestMemoryMmap, MemoryErr
     let mut regions = Vec::new();
     let mut file_offset = 0;
     for range in layout::ram_ranges(spec.size) {
-        let region = backing::map(
-            spec,
-            range.len,
-            FileOffset::from_arc(file.clone(), file_offset),
-        );
+        let region = backing::map(spec, range.len, FileOffset::from_arc(file.clone(), file_offset));
         let region = backing::explain(region, spec)?;
         let region = GuestRegionMmap::new(region, GuestAddress(range.start));
-        regions.push(region.ok_or(MemoryError::TooLarge {
-            size: spec.size,
-            host: u64::MAX,
-        })?);
+        regions.push(region.ok_or(MemoryError::TooLarge { size: spec.size, host: u64::MAX })?);
         file_offset += range.len;
     }
-    GuestMemoryMmap::from_regions(regions).map_err(|_overlap| MemoryError::TooLarge {
-        size: spec.size,
-        host: u64::MAX,
-    })
+    GuestMemoryMmap::from_regions(regions)
+        .map_err(|_overlap| MemoryError::TooLarge { size: spec.size, host: u64::MAX })
 }
 
 /// Where this process has the region.

@@ -45,7 +45,7 @@ pub enum CpuStop {
     TripleFault,
     /// KVM gives up; `data` begins with what the kind says of it.
     #[error(
-        "ran into something that this host's KVM can't do (KVM_EXIT_INTERNAL_ERROR, {}, data {data:#x?})",
+        "ran into something that this host's KVM can't do (KVM_EXIT_INTERNAL_ERROR, {}, hexadecimal data {data:x?})",
         suberror_name(*.suberror)
     )]
     InternalError {
@@ -101,10 +101,7 @@ struct Inner {
 impl Exits {
     /// Has `sink` called once, on the thread that noticed.
     pub fn new(sink: impl Fn(Exit) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(Inner {
-            reported: AtomicBool::new(false),
-            sink: Box::new(sink),
-        }))
+        Self(Arc::new(Inner { reported: AtomicBool::new(false), sink: Box::new(sink) }))
     }
 
     /// The guest has ended.

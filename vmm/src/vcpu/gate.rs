@@ -27,10 +27,7 @@ pub(super) struct Gate {
 impl Gate {
     pub(super) fn new() -> Self {
         Self {
-            state: Mutex::new(State {
-                wanted: Wanted::Run,
-                parked: 0,
-            }),
+            state: Mutex::new(State { wanted: Wanted::Run, parked: 0 }),
             changed: Condvar::new(),
         }
     }
@@ -46,9 +43,7 @@ impl Gate {
         let state = self.lock();
         let _state = self
             .changed
-            .wait_while(state, |state| {
-                state.wanted == Wanted::Pause && state.parked < threads
-            })
+            .wait_while(state, |state| state.wanted == Wanted::Pause && state.parked < threads)
             .unwrap_or_else(PoisonError::into_inner);
     }
 

@@ -27,22 +27,12 @@ unsafe impl Sync for RunPage {}
 
 impl RunPage {
     pub(super) fn map(vcpu: &VcpuFd) -> Result<Self, Errno> {
-        let len = size_of::<kvm_run>()
-            .try_into()
-            .map_err(|_zero| Errno::EINVAL)?;
+        let len = size_of::<kvm_run>().try_into().map_err(|_zero| Errno::EINVAL)?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice disturbs nothing. The fd is
         // a vCPU's, whose mapping begins with a `kvm_run` and is at least that large.
-        let page = unsafe {
-            mmap(
-                None,
-                len,
-                protection,
-                MapFlags::MAP_SHARED,
-                BorrowedVcpu(vcpu),
-                0,
-            )
-        }?;
+        let page =
+            unsafe { mmap(None, len, protection, MapFlags::MAP_SHARED, BorrowedVcpu(vcpu), 0) }?;
         Ok(Self(page.cast()))
     }
 

@@ -113,14 +113,10 @@ impl Vcpus {
     /// [`VcpuError`], with no thread left running.
     pub fn start(start: &Start<'_>) -> Result<Self, VcpuError> {
         kick::install().map_err(|source| VcpuError::Signal { source })?;
-        let created: Result<Vec<_>, _> = (0..start.cpus)
-            .map(|index| Ok((index, create(start, index)?)))
-            .collect();
+        let created: Result<Vec<_>, _> =
+            (0..start.cpus).map(|index| Ok((index, create(start, index)?))).collect();
         let created = created?;
-        let mut vcpus = Self {
-            threads: Vec::new(),
-            gate: Arc::new(Gate::new()),
-        };
+        let mut vcpus = Self { threads: Vec::new(), gate: Arc::new(Gate::new()) };
         for (index, (fd, page)) in created {
             // On failure, dropping `vcpus` stops those that run already.
             vcpus.threads.push(vcpus.spawn(start, index, fd, page)?);
@@ -161,10 +157,7 @@ impl Vcpus {
             .name(format!("vcpu{index}"))
             .spawn(move || runner.run())
             .map_err(|source| VcpuError::Thread { index, source })?;
-        Ok(Thread {
-            handle,
-            kicker: Kicker::new(page),
-        })
+        Ok(Thread { handle, kicker: Kicker::new(page) })
     }
 
     /// Makes every vCPU leave the guest and look at what is wanted of it.
@@ -190,10 +183,7 @@ fn create(start: &Start<'_>, index: u8) -> Result<(VcpuFd, Arc<RunPage>), VcpuEr
     let fd = start
         .vm
         .create_vcpu(index.into())
-        .map_err(|error| VcpuError::Create {
-            index,
-            source: Errno::from_raw(error.errno()),
-        })?;
+        .map_err(|error| VcpuError::Create { index, source: Errno::from_raw(error.errno()) })?;
     let entry = (index == 0).then_some(&start.entry);
     arch::prepare_vcpu(&fd, index, start.cpuid, entry)
         .map_err(|source| VcpuError::Prepare { index, source })?;

@@ -76,32 +76,20 @@ impl Runner {
             },
         };
         let rip = self.fd.get_regs().ok().map(|regs| regs.rip);
-        self.exits.report(Exit::Crash(Crash {
-            vcpu: self.index,
-            rip,
-            reason: stop,
-        }));
+        self.exits.report(Exit::Crash(Crash { vcpu: self.index, rip, reason: stop }));
         ControlFlow::Break(())
     }
 
     /// After a write, which may have been the guest's last: it must not run on after a reset.
     fn go_on(&self) -> ControlFlow<()> {
-        if self.exits.reported() {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
+        if self.exits.reported() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn interrupted(&self) -> ControlFlow<()> {
         // In this order: a kick sets what is wanted first, so one that comes after this line is
         // seen by the next KVM_RUN, and one that came before is seen by `pass`.
         self.page.set_immediate_exit(false);
-        if self.gate.pass() {
-            self.go_on()
-        } else {
-            ControlFlow::Break(())
-        }
+        if self.gate.pass() { self.go_on() } else { ControlFlow::Break(()) }
     }
 
     fn internal_error(&mut self) -> CpuStop {
@@ -110,9 +98,6 @@ impl Runner {
         let internal = unsafe { self.fd.get_kvm_run().__bindgen_anon_1.internal };
         let count = usize::try_from(internal.ndata).unwrap_or(usize::MAX);
         let data = internal.data.into_iter().take(count).collect();
-        CpuStop::InternalError {
-            suberror: internal.suberror,
-            data,
-        }
+        CpuStop::InternalError { suberror: internal.suberror, data }
     }
 }

@@ -48,24 +48,15 @@ impl Cpuid {
     pub fn supported(kvm: &Kvm, cpus: u8) -> Result<Self, CpuidError> {
         let supported = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .map_err(|error| CpuidError::Read {
-                source: Errno::from_raw(error.errno()),
-            })?;
+            .map_err(|error| CpuidError::Read { source: Errno::from_raw(error.errno()) })?;
         let deadline_timer = kvm.check_extension(Cap::TscDeadlineTimer);
-        Ok(Self::from_leaves(
-            supported.as_slice().to_vec(),
-            cpus,
-            deadline_timer,
-        ))
+        Ok(Self::from_leaves(supported.as_slice().to_vec(), cpus, deadline_timer))
     }
 
     fn from_leaves(mut leaves: Vec<kvm_cpuid_entry2>, cpus: u8, deadline_timer: bool) -> Self {
         // Of the two topology leaves one will do, and it is written anew.
         leaves.retain(|leaf| leaf.function != 0xb && leaf.function != 0x1f);
-        let highest = leaves
-            .iter()
-            .find(|leaf| leaf.function == 0)
-            .map_or(0, |leaf| leaf.eax);
+        let highest = leaves.iter().find(|leaf| leaf.function == 0).map_or(0, |leaf| leaf.eax);
         if highest >= 0xb {
             leaves.extend((0..3).map(|index| kvm_cpuid_entry2 {
                 function: 0xb,
@@ -74,10 +65,7 @@ impl Cpuid {
                 ..Default::default()
             }));
         }
-        let mut cpuid = Self {
-            leaves,
-            cpus: u32::from(cpus).max(1),
-        };
+        let mut cpuid = Self { leaves, cpus: u32::from(cpus).max(1) };
         for leaf in cpuid.leaves.iter_mut().filter(|leaf| leaf.function == 1) {
             leaf.ecx |= HYPERVISOR;
             if deadline_timer {
@@ -117,9 +105,7 @@ impl Cpuid {
     }
 
     fn is_amd(&self) -> bool {
-        self.leaves
-            .iter()
-            .any(|leaf| leaf.function == 0 && AMD.contains(&leaf.ebx))
+        self.leaves.iter().any(|leaf| leaf.function == 0 && AMD.contains(&leaf.ebx))
     }
 
     /// Fills in what says how many cores there are and what they share.
@@ -133,11 +119,7 @@ impl Cpuid {
                 // Intel SDM volume 2, CPUID: the number of APIC ids in the package.
                 (0x1, _) => {
                     leaf.ebx = leaf.ebx & 0xff00_ffff | ids << 16;
-                    leaf.edx = if cpus > 1 {
-                        leaf.edx | HTT
-                    } else {
-                        leaf.edx & !HTT
-                    };
+                    leaf.edx = if cpus > 1 { leaf.edx | HTT } else { leaf.edx & !HTT };
                 }
                 // Caches: ids that share one less one, and on Intel core ids less one.
                 (0x4, _) | (0x8000_001d, _) if leaf.eax & 0x1f != 0 => {

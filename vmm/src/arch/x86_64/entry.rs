@@ -64,11 +64,7 @@ impl EntryPoint {
         (sregs.ds, sregs.es, sregs.fs, sregs.gs, sregs.ss) = (data, data, data, data, data);
         sregs.cs = code_segment(self.protocol);
         sregs.tr = task_segment();
-        sregs.gdt = kvm_dtable {
-            base: layout::GDT,
-            limit: GDT_LIMIT,
-            ..Default::default()
-        };
+        sregs.gdt = kvm_dtable { base: layout::GDT, limit: GDT_LIMIT, ..Default::default() };
         sregs.idt = kvm_dtable::default();
         sregs.cr0 = CR0_PE | CR0_ET;
         if self.protocol == Protocol::Linux64 {
@@ -101,23 +97,12 @@ pub fn write_boot_tables(
 fn write_identity_map(memory: &GuestMemoryMmap) -> Result<(), GuestMemoryError> {
     let pointers = layout::PAGE_TABLES + PAGE;
     let directories = pointers + PAGE;
-    memory.write_obj(
-        pointers | PRESENT_WRITABLE,
-        GuestAddress(layout::PAGE_TABLES),
-    )?;
-    for (slot, directory) in (pointers..)
-        .step_by(8)
-        .zip((directories..).step_by(0x1000))
-        .take(4)
-    {
+    memory.write_obj(pointers | PRESENT_WRITABLE, GuestAddress(layout::PAGE_TABLES))?;
+    for (slot, directory) in (pointers..).step_by(8).zip((directories..).step_by(0x1000)).take(4) {
         memory.write_obj(directory | PRESENT_WRITABLE, GuestAddress(slot))?;
     }
     // The four directories lie one behind the other, and so are one table of 2048 entries.
-    for (slot, page) in (directories..)
-        .step_by(8)
-        .zip((0_u64..).step_by(2 << 20))
-        .take(2048)
-    {
+    for (slot, page) in (directories..).step_by(8).zip((0_u64..).step_by(2 << 20)).take(2048) {
         memory.write_obj(page | LARGE | PRESENT_WRITABLE, GuestAddress(slot))?;
     }
     Ok(())
@@ -164,22 +149,12 @@ fn data_segment() -> kvm_segment {
 
 /// A busy task of the least size; entering a guest needs one (Intel SDM volume 3, §27.3.1.2).
 fn task_segment() -> kvm_segment {
-    kvm_segment {
-        limit: 0x67,
-        selector: TASK,
-        type_: 0xb,
-        present: 1,
-        ..Default::default()
-    }
+    kvm_segment { limit: 0x67, selector: TASK, type_: 0xb, present: 1, ..Default::default() }
 }
 
 /// A segment as the descriptor table has it (Intel SDM volume 3, §3.4.5).
 fn descriptor(segment: &kvm_segment) -> u64 {
-    let limit = u64::from(if segment.g == 1 {
-        segment.limit >> 12
-    } else {
-        segment.limit
-    });
+    let limit = u64::from(if segment.g == 1 { segment.limit >> 12 } else { segment.limit });
     let flags = u64::from(segment.type_)
         | u64::from(segment.s) << 4
         | u64::from(segment.dpl) << 5

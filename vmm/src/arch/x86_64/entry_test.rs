@@ -11,11 +11,7 @@ fn read(memory: &GuestMemoryMmap, address: u64) -> u64 {
 }
 
 fn entered(protocol: Protocol) -> (kvm_regs, kvm_sregs) {
-    let entry = EntryPoint {
-        protocol,
-        address: 0x100_0200,
-        boot_data: 0x7000,
-    };
+    let entry = EntryPoint { protocol, address: 0x100_0200, boot_data: 0x7000 };
     let (mut regs, mut sregs) = (kvm_regs::default(), kvm_sregs::default());
     entry.set_regs(&mut regs);
     entry.set_sregs(&mut sregs);
@@ -26,14 +22,8 @@ fn entered(protocol: Protocol) -> (kvm_regs, kvm_sregs) {
 fn pvh_enters_flat_32_bit_mode_with_the_start_info_in_ebx() {
     let (regs, sregs) = entered(Protocol::Pvh);
     assert_eq!((regs.rip, regs.rbx, regs.rflags), (0x100_0200, 0x7000, 2));
-    assert_eq!(
-        (sregs.cr0 & (CR0_PE | CR0_PG), sregs.cr4, sregs.efer),
-        (CR0_PE, 0, 0)
-    );
-    assert_eq!(
-        (sregs.cs.db, sregs.cs.l, sregs.cs.base, sregs.cs.limit),
-        (1, 0, 0, u32::MAX)
-    );
+    assert_eq!((sregs.cr0 & (CR0_PE | CR0_PG), sregs.cr4, sregs.efer), (CR0_PE, 0, 0));
+    assert_eq!((sregs.cs.db, sregs.cs.l, sregs.cs.base, sregs.cs.limit), (1, 0, 0, u32::MAX));
 }
 
 #[test]

@@ -111,32 +111,17 @@ impl RamRange {
 
 /// Where `size` bytes of guest memory stand: below the hole, and the rest above it.
 pub fn ram_ranges(size: u64) -> Vec<RamRange> {
-    let low = RamRange {
-        start: 0,
-        len: size.min(HOLE_START),
-    };
-    let high = RamRange {
-        start: HOLE_END,
-        len: size.saturating_sub(HOLE_START),
-    };
-    [low, high]
-        .into_iter()
-        .filter(|range| range.len > 0)
-        .collect()
+    let low = RamRange { start: 0, len: size.min(HOLE_START) };
+    let high = RamRange { start: HOLE_END, len: size.saturating_sub(HOLE_START) };
+    [low, high].into_iter().filter(|range| range.len > 0).collect()
 }
 
 /// Where PCI BARs above 4 GiB may be, in a guest with `ram_size` bytes of memory on a processor
 /// with `address_bits` of physical address. Empty if nothing is left.
 pub fn pci_window_64(ram_size: u64, address_bits: u8) -> Range<u64> {
-    let ram_end = ram_ranges(ram_size)
-        .last()
-        .map_or(0, RamRange::end)
-        .max(HOLE_END);
+    let ram_end = ram_ranges(ram_size).last().map_or(0, RamRange::end).max(HOLE_END);
     let limit = 1_u64.checked_shl(address_bits.into()).unwrap_or(u64::MAX);
-    let start = ram_end
-        .checked_next_multiple_of(GIB)
-        .unwrap_or(limit)
-        .min(limit);
+    let start = ram_end.checked_next_multiple_of(GIB).unwrap_or(limit).min(limit);
     start..start.saturating_add(WINDOW_64_LEN).min(limit)
 }
 

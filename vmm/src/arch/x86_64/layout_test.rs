@@ -6,36 +6,15 @@ use super::*;
 
 #[test]
 fn memory_below_three_gib_is_one_range() {
-    assert_eq!(
-        ram_ranges(512 << 20),
-        [RamRange {
-            start: 0,
-            len: 512 << 20
-        }]
-    );
-    assert_eq!(
-        ram_ranges(HOLE_START),
-        [RamRange {
-            start: 0,
-            len: HOLE_START
-        }]
-    );
+    assert_eq!(ram_ranges(512 << 20), [RamRange { start: 0, len: 512 << 20 }]);
+    assert_eq!(ram_ranges(HOLE_START), [RamRange { start: 0, len: HOLE_START }]);
 }
 
 #[test]
 fn memory_beyond_three_gib_goes_above_the_hole() {
     assert_eq!(
         ram_ranges(6 * GIB),
-        [
-            RamRange {
-                start: 0,
-                len: 3 * GIB
-            },
-            RamRange {
-                start: 4 * GIB,
-                len: 3 * GIB
-            }
-        ]
+        [RamRange { start: 0, len: 3 * GIB }, RamRange { start: 4 * GIB, len: 3 * GIB }]
     );
 }
 
@@ -51,11 +30,7 @@ fn what_stands_in_the_hole_does_not_overlap() {
     ];
     assert_eq!(PCI_WINDOW_32.start, HOLE_START);
     assert!(fixed.is_sorted_by(|before, after| before.end <= after.start));
-    assert!(
-        fixed
-            .iter()
-            .all(|range| range.start < range.end && range.end <= HOLE_END)
-    );
+    assert!(fixed.iter().all(|range| range.start < range.end && range.end <= HOLE_END));
 }
 
 #[test]

@@ -15,10 +15,7 @@ pub struct SetupError {
 }
 
 fn failed(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> SetupError {
-    move |error| SetupError {
-        what,
-        source: Errno::from_raw(error.errno()),
-    }
+    move |error| SetupError { what, source: Errno::from_raw(error.errno()) }
 }
 
 /// Puts the interrupt controllers into a new VM: PICs, I/O APIC, and a local APIC for each vCPU to
@@ -29,13 +26,10 @@ fn failed(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> SetupError {
 pub fn prepare_vm(vm: &VmFd) -> Result<(), SetupError> {
     // Both have to stand before the first vCPU, and are used only where the processor is too old
     // to run real mode code.
-    vm.set_identity_map_address(layout::KVM_IDENTITY_MAP)
-        .map_err(failed("the identity map"))?;
+    vm.set_identity_map_address(layout::KVM_IDENTITY_MAP).map_err(failed("the identity map"))?;
     // All of the hole fits a usize, as it is below 4 GiB.
-    vm.set_tss_address(layout::KVM_TSS as usize)
-        .map_err(failed("the task state segment"))?;
-    vm.create_irq_chip()
-        .map_err(failed("the interrupt controllers"))
+    vm.set_tss_address(layout::KVM_TSS as usize).map_err(failed("the task state segment"))?;
+    vm.create_irq_chip().map_err(failed("the interrupt controllers"))
 }
 
 /// Puts vCPU `index` into the state it has when the machine is switched on; with an entry point
@@ -49,22 +43,19 @@ pub fn prepare_vcpu(
     cpuid: &Cpuid,
     entry: Option<&EntryPoint>,
 ) -> Result<(), SetupError> {
-    let leaves = cpuid.of_vcpu(index).map_err(|_too_many| SetupError {
-        what: "CPUID",
-        source: Errno::E2BIG,
-    })?;
+    let leaves = cpuid
+        .of_vcpu(index)
+        .map_err(|_too_many| SetupError { what: "CPUID", source: Errno::E2BIG })?;
     vcpu.set_cpuid2(&leaves).map_err(failed("CPUID"))?;
     msr::set(vcpu)?;
     route_local_interrupts(vcpu)?;
     let Some(entry) = entry else { return Ok(()) };
     let mut sregs = vcpu.get_sregs().map_err(failed("the segment registers"))?;
     entry.set_sregs(&mut sregs);
-    vcpu.set_sregs(&sregs)
-        .map_err(failed("the segment registers"))?;
+    vcpu.set_sregs(&sregs).map_err(failed("the segment registers"))?;
     let mut regs = kvm_regs::default();
     entry.set_regs(&mut regs);
-    vcpu.set_regs(&regs)
-        .map_err(failed("the general registers"))
+    vcpu.set_regs(&regs).map_err(failed("the general registers"))
 }
 
 /// Local vector table entries, as byte offsets into the local APIC's page.
