@@ -11,11 +11,11 @@
 //! - /dev/kvm, /dev/net/tun, debugfs; it is root, and `$ATOLL_LAB` is set
 
 pub(crate) mod run_disk;
+pub(crate) mod terminal;
 
 mod image;
 mod machine;
 mod session;
-mod terminal;
 
 use std::io;
 use std::path::PathBuf;

@@ -2,11 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cache;
 mod command;
 mod debian;
+mod demo;
 mod guest;
 mod initramfs;
+mod inner;
 mod kernel;
 mod kvm;
 mod lab;
@@ -29,12 +32,20 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Measure Atoll beside others
+    #[command(subcommand)]
+    Bench(bench::Measure),
     /// Boot the lab, a machine with a real /dev/kvm, and run a command inside
     Lab(lab::Args),
+    /// Boot a Debian guest and hand over its console, or play a tour of it
+    Demo(demo::Args),
     /// Run every test: unit, wire and VM
     Test(test::Args),
     /// Make the guest's files in target/guest and say where they are
     Guest,
+    /// What another task does where guests run
+    #[command(hide = true, subcommand)]
+    Inner(inner::Act),
 }
 
 fn main() -> ExitCode {
@@ -50,6 +61,9 @@ fn main() -> ExitCode {
 fn pick(task: Task) -> Result<ExitCode> {
     match task {
         Task::Lab(args) => lab::main(&args),
+        Task::Demo(args) => demo::main(&args),
+        Task::Bench(measure) => bench::main(measure),
+        Task::Inner(act) => inner::main(act),
         Task::Test(args) => test::main(&args),
         Task::Guest => {
             packages::ensure()?;

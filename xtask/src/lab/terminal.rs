@@ -29,7 +29,7 @@ impl Drop for Raw {
 }
 
 /// Rows and columns, when a person sits at both ends.
-pub(super) fn size() -> Option<(u16, u16)> {
+pub(crate) fn size() -> Option<(u16, u16)> {
     if !stdin().is_terminal() || !stdout().is_terminal() {
         return None;
     }

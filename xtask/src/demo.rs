@@ -1,0 +1,55 @@
+//! `cargo xtask demo`: a Debian guest whose disk, network and console are processes of their own,
+//! with its console in your hands, or on a tour.
+
+pub(crate) mod tour;
+
+use std::io::{IsTerminal, stdin};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+use atoll_tests::image::Image;
+use atoll_tests::network::Tap;
+use atoll_tests::{artifacts, program};
+
+use crate::inner::{self, Act};
+use crate::workspace::{self, Profile};
+use crate::{guest, kvm, packages};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Play a tour of the guest instead of handing it over; as without a terminal
+    #[arg(long)]
+    tour: bool,
+}
+
+/// The task.
+pub(crate) fn main(args: &Args) -> Result<ExitCode> {
+    packages::ensure()?;
+    let guest = guest::ensure()?;
+    let programs = workspace::programs(Profile::Release)?;
+    let place = kvm::place(&programs, &guest)?;
+    let act = if args.tour || !stdin().is_terminal() { Act::Tour } else { Act::Shell };
+    inner::run(act, &place, &programs, &guest)
+}
+
+/// Boots the guest with its console on this terminal; ends as the VMM does.
+pub(crate) fn shell() -> Result<ExitCode> {
+    let tap = Tap::new();
+    let root = Image::debian();
+    eprintln!("`poweroff` in the guest ends this; the host is {} there", tap.host());
+    let status = Command::new(program::ours("atoll"))
+        .args(["run", "--cpus", "2", "--memory", "512M", "--console", "stdio"])
+        .arg("--kernel")
+        .arg(artifacts::get("vmlinux"))
+        .arg("--initrd")
+        .arg(artifacts::get("initramfs.cpio.gz"))
+        .arg("--cmdline")
+        .arg(format!("root=/dev/vda rw quiet net={}/24", tap.guest()))
+        .arg("--disk")
+        .arg(format!("path={}", root.path().display()))
+        .arg("--net")
+        .arg(format!("tap={}", tap.name()))
+        .status()
+        .context("cannot start atoll")?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, Into::into))
+}
