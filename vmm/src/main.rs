@@ -4,8 +4,10 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use atoll::cli::{Cli, Command, Run};
+use atoll::config::ConfigError;
 use atoll::vm;
 use clap::Parser;
+use clap::error::ErrorKind;
 use tracing_subscriber::EnvFilter;
 
 /// Something failed.
@@ -14,7 +16,10 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| "warn".into());
     tracing_subscriber::fmt()
         .with_env_filter(filter)
@@ -36,6 +41,33 @@ fn start(run: Run) -> ExitCode {
         Err(error) if error.is_usage() => fail(&error, USAGE),
         Err(error) => fail(&error, FAILED),
     }
+}
+
+/// What clap has to say: help as it is, a mistake as one sentence, as all are.
+fn refuse(error: &clap::Error) -> ExitCode {
+    let helps = [
+        ErrorKind::DisplayHelp,
+        ErrorKind::DisplayVersion,
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand,
+    ];
+    if helps.contains(&error.kind()) {
+        // Nobody is left to tell when the output is closed.
+        let _closed = error.print();
+        return if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+    }
+    // A section's own sentence names the option, and says what clap would only put more around.
+    let own = error.source().and_then(|source| source.downcast_ref::<ConfigError>());
+    let sentence = own.map_or_else(|| advice(&error.to_string()), ToString::to_string);
+    eprintln!("atoll: {sentence}");
+    ExitCode::from(USAGE)
+}
+
+/// One line of what clap says in several: the complaint, and its tip if it has one.
+fn advice(report: &str) -> String {
+    let complaint = report.split("\n\nUsage:").next().unwrap_or(report);
+    let complaint = complaint.split("\n\nFor more").next().unwrap_or(complaint);
+    let words = complaint.trim_start_matches("error: ").replace("tip: ", "- ");
+    words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// One sentence, from what was being done to what went wrong.

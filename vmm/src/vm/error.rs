@@ -110,6 +110,10 @@ pub enum VmError {
 impl VmError {
     /// Whether the user asked for something that can't be, rather than something having failed.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::UnknownType { .. })
+        matches!(
+            self,
+            Self::UnknownType { .. }
+                | Self::Memory(MemoryError::TooSmall { .. } | MemoryError::NotWholePages { .. })
+        )
     }
 }
