@@ -1,7 +1,5 @@
 //! TAPs that cannot be served.
 
-use std::process::Command;
-
 use atoll_tests::network::Tap;
 use atoll_tests::require;
 use atoll_tests::requirement::Requirement::{AnyKvm, Program, Root};
@@ -23,16 +21,12 @@ fn a_tap_that_is_missing_is_named_and_not_made() {
 
 #[test]
 fn a_tap_that_belongs_to_somebody_else_is_named() {
-    require!(Root, Program("setpriv"), Program("ip"));
-    let (scratch, tap) = (Scratch::new(), Tap::new());
-    let mut give_away = Command::new("ip");
-    give_away.args(["tuntap", "add", "dev", "atoll-other", "mode", "tap", "user", "12345"]);
-    assert!(give_away.status().expect("run ip").success());
+    require!(Root, Program("setpriv"));
+    let (scratch, tap) = (Scratch::new(), Tap::of_user(12345));
     let mut command = without_privileges("atoll-net");
     command.arg(format!("--socket-path={}", scratch.join("vhost0").display()));
-    command.arg("--tap=atoll-other");
-    assert_command_refuses("atoll-net", command, FAILURE, &["atoll-other", "permi"]);
-    drop(tap);
+    command.arg(format!("--tap={}", tap.name()));
+    assert_command_refuses("atoll-net", command, FAILURE, &[tap.name(), "permi"]);
 }
 
 #[test]

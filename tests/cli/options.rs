@@ -75,11 +75,12 @@ fn memory_that_the_host_does_not_have_is_refused() {
 #[test]
 fn huge_pages_that_are_not_free_are_refused_with_the_way_to_get_them() {
     require!(AnyKvm);
-    let pool = "/sys/kernel/mm/hugepages/hugepages-2048kB";
-    let run = Run::new().with("--memory").with("128G,hugepages=2M");
+    let pool = "/sys/kernel/mm/hugepages/hugepages-1048576kB";
+    // Nobody keeps a pool of these by chance.
+    let run = Run::new().with("--memory").with("1G,hugepages=1G");
     if std::fs::exists(pool).expect("look for the pool") {
-        run.is_refused(FAILURE, &["huge pages of 2 MiB"]);
+        run.is_refused(FAILURE, &["1 free huge pages of 1 GiB", "has 0", pool]);
     } else {
-        run.is_refused(FAILURE, &["no huge pages"]);
+        run.is_refused(FAILURE, &["no huge pages of 1 GiB"]);
     }
 }

@@ -23,7 +23,7 @@ impl Run {
     pub(crate) fn new() -> Self {
         let scratch = Scratch::new();
         let kernel = scratch.write("kernel", payload::kernel(payload::HALT));
-        let args = ["run", "--serial", "off", "--kernel"].map(str::to_owned).to_vec();
+        let args = ["run", "--kernel"].map(str::to_owned).to_vec();
         Self { scratch, args }.with(&kernel.to_string_lossy())
     }
 

@@ -9,7 +9,7 @@ use atoll_tests::require;
 use atoll_tests::requirement::Requirement::AnyKvm;
 use atoll_tests::scratch::Scratch;
 
-use crate::refusal::{FAILURE, Run, assert_refuses};
+use crate::refusal::{FAILURE, Run, USAGE, assert_refuses};
 
 fn attach(run: Run, socket: &str) -> Run {
     run.with("--device").with(&format!("blk,socket={socket},id=data"))
@@ -30,7 +30,9 @@ fn a_backend_that_comes_late_is_found() {
     let run = Run::new();
     let path = run.scratch.join("late");
     let socket = path.display().to_string();
-    let mut vmm = attach(run, &socket).start();
+    // Nobody in the guest heeds the power button.
+    let run = attach(run, &socket).with("--grace").with("1");
+    let mut vmm = run.start();
     vmm.wait_to_say("waiting");
     let image = Image::blank(4096);
     let file = format!("--blk-file={}", image.path().display());
@@ -42,9 +44,6 @@ fn a_backend_that_comes_late_is_found() {
             .any(|thread| thread.name == "vcpu0")
             .then_some(())
     });
-    // Nobody presses the power button of a halted guest twice in vain.
-    vmm.signal(nix::sys::signal::Signal::SIGTERM);
-    vmm.wait_to_say("power button");
     assert_eq!(vmm.stop().code, 0);
     assert_eq!(backend.stop().code, 0);
     assert!(!path.exists(), "the backend left its socket behind");
@@ -55,7 +54,8 @@ fn sigterm_ends_the_wait_for_a_backend() {
     require!(AnyKvm);
     let run = Run::new();
     let socket = run.scratch.join("missing").display().to_string();
-    let mut vmm = attach(run, &socket).start();
+    let run = attach(run, &socket);
+    let mut vmm = run.start();
     vmm.wait_to_say("waiting");
     assert_eq!(vmm.stop().code, 0);
 }
@@ -82,7 +82,7 @@ fn a_path_too_long_for_a_socket_is_refused() {
     let image = Image::blank(4096);
     let file = format!("--blk-file={}", image.path().display());
     let socket = format!("--socket-path={name}");
-    assert_refuses("atoll-blk", [&socket, &file], FAILURE, &[&name, "107"]);
+    assert_refuses("atoll-blk", [&socket, &file], USAGE, &[&name, "107"]);
     if AnyKvm.lacking().is_none() {
         attach(Run::new(), &name).is_refused(FAILURE, &[&name, "107"]);
     }

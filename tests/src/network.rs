@@ -25,11 +25,25 @@ impl Tap {
     /// When this process may not: see `Requirement::Root`.
     #[track_caller]
     pub fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// Makes one for the user with the id `owner` alone.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    #[track_caller]
+    pub fn of_user(owner: u32) -> Self {
+        Self::with(&["user", &owner.to_string()])
+    }
+
+    #[track_caller]
+    fn with(keys: &[&str]) -> Self {
         let subnet = SUBNETS.fetch_add(1, Ordering::Relaxed);
         // The process id keeps two test runs on one machine apart.
         let name = format!("atoll{}-{subnet}", std::process::id() % 100_000);
         let tap = Self { name, subnet };
-        tool("ip", ["tuntap", "add", "dev", &tap.name, "mode", "tap"]);
+        tool("ip", ["tuntap", "add", "dev", &tap.name, "mode", "tap"].iter().chain(keys));
         tool("ip", ["address", "add", &format!("{}/24", tap.host()), "dev", &tap.name]);
         tool("ip", ["link", "set", &tap.name, "up"]);
         tap
