@@ -190,6 +190,10 @@ impl Chain {
     fn push(&mut self, memory: &Memory, descriptor: &Descriptor) -> Result<(), ChainFault> {
         let (address, len) = (descriptor.addr(), descriptor.len());
         let known = self.pieces.len();
+        if descriptor.is_write_only() {
+            // The sum over the chain is bounded to 32 bits by the walk.
+            self.writable_bytes = self.writable_bytes.saturating_add(len);
+        }
         if !descriptor.is_write_only() && known > self.readable {
             return Err(ChainFault::WrongOrder);
         }
@@ -205,10 +209,7 @@ impl Chain {
                 self.pieces.push(iovec { iov_base, iov_len: slice.len() });
             }
         }
-        if descriptor.is_write_only() {
-            // The sum over the chain is bounded to 32 bits by the walk.
-            self.writable_bytes = self.writable_bytes.saturating_add(len);
-        } else {
+        if !descriptor.is_write_only() {
             self.readable = self.pieces.len();
         }
         Ok(())

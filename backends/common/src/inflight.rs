@@ -20,10 +20,10 @@ use std::sync::atomic::Ordering;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use vm_memory::mmap::MmapRegionError;
-use vm_memory::{AtomicAccess, Bytes, FileOffset, MmapRegion, VolatileMemory, VolatileMemoryError};
+use vm_memory::{AtomicAccess, Bytes, MmapRegion, VolatileMemory, VolatileMemoryError};
 
 use crate::chain::MAX_CHAIN;
+use crate::shared::{self, MapError};
 
 const VERSION: u16 = 1;
 const HEADER: usize = 16;
@@ -65,7 +65,7 @@ pub enum InflightError {
     Make(#[source] io::Error),
     /// It can't be mapped.
     #[error("cannot map the in-flight region")]
-    Map(#[source] MmapRegionError),
+    Map(#[source] MapError),
     /// It is not for the queue at hand.
     #[error("the in-flight region has no place for queue {index} of {size}")]
     NoQueue {
@@ -121,9 +121,7 @@ impl InflightRegion {
         if len < needed {
             return Err(InflightError::TooSmall { len, queues, size });
         }
-        // Only 64-bit hosts are supported, where every u64 is a usize.
-        let region = MmapRegion::from_file(FileOffset::new(file, offset), needed as usize)
-            .map_err(InflightError::Map)?;
+        let region = shared::map(file, offset, needed).map_err(InflightError::Map)?;
         Ok(Self { region: Arc::new(region), queues, size })
     }
 

@@ -30,6 +30,7 @@ mod ring_thread;
 mod run;
 mod serve;
 mod session;
+mod shared;
 mod signals;
 mod vring;
 
@@ -40,4 +41,5 @@ pub use chain::{Chain, ChainFault};
 pub use device::{ConfigRefused, Device, DeviceError, Identity, Wait, Worker};
 pub use inflight::InflightError;
 pub use run::run;
+pub use shared::MapError;
 pub use vring::{Vring, VringError};

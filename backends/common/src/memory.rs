@@ -7,11 +7,9 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use vm_memory::mmap::MmapRegionError;
-use vm_memory::{
-    FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionCollectionError, GuestRegionMmap,
-    MmapRegion,
-};
+use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionCollectionError, GuestRegionMmap};
+
+use crate::shared::{self, MapError};
 
 /// Guest memory, mapped.
 pub(crate) type Memory = GuestMemoryMmap<()>;
@@ -20,7 +18,7 @@ pub(crate) type Memory = GuestMemoryMmap<()>;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MemoryError {
     #[error("cannot map {size:#x} bytes of guest memory at {guest:#x} from offset {offset:#x}")]
-    Map { guest: u64, size: u64, offset: u64, source: MmapRegionError },
+    Map { guest: u64, size: u64, offset: u64, source: MapError },
     #[error("the memory region of {size:#x} bytes at {guest:#x} reaches beyond the address space")]
     Wraps { guest: u64, size: u64 },
     #[error("the memory regions of the front-end overlap or are empty")]
@@ -123,9 +121,12 @@ impl MemoryTable {
 
 fn map(spec: RegionSpec, file: File) -> Result<Region, MemoryError> {
     let RegionSpec { guest, size, user, offset } = spec;
-    // Only 64-bit hosts are supported, where every u64 is a usize.
-    let mapping = MmapRegion::from_file(FileOffset::new(file, offset), size as usize)
-        .map_err(|source| MemoryError::Map { guest, size, offset, source })?;
+    let mapping = shared::map(file, offset, size).map_err(|source| MemoryError::Map {
+        guest,
+        size,
+        offset,
+        source,
+    })?;
     let mapped = GuestRegionMmap::new(mapping, GuestAddress(guest))
         .map(Arc::new)
         .ok_or(MemoryError::Wraps { guest, size })?;

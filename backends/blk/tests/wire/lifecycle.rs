@@ -1,0 +1,216 @@
+//! Front-ends that come and go, changes while rings run, and the end of the process.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::time::Duration;
+
+use atoll_driver::{BlkRequest, FrontEnd, Memory, Process, TIMEOUT};
+
+use crate::disk::{ALL_FEATURES, Driver, Image, PROGRAM};
+
+#[test]
+fn a_front_end_may_leave_and_another_come() {
+    let image = Image::new();
+    let mut process = image.serve(&[]);
+    for _ in 0..5 {
+        Driver::attach(&image).assert_serves();
+    }
+    // Whoever leaves is forgotten: its threads end and its descriptors are closed.
+    let mut driver = Driver::attach(&image);
+    driver.assert_serves();
+    let (files, threads) = (process.open_files().unwrap(), process.threads().unwrap().len());
+    drop(driver);
+    for _ in 0..20 {
+        Driver::attach(&image).assert_serves();
+    }
+    let mut driver = Driver::attach(&image);
+    driver.assert_serves();
+    assert_eq!(process.open_files().unwrap(), files);
+    assert_eq!(process.threads().unwrap().len(), threads);
+    assert!(process.running().unwrap());
+}
+
+#[test]
+fn sigterm_ends_with_success_and_removes_the_socket() {
+    for signal in [nix::sys::signal::Signal::SIGTERM, nix::sys::signal::Signal::SIGINT] {
+        let image = Image::new();
+        let mut process = image.serve(&[]);
+        let mut driver = Driver::attach(&image);
+        driver.assert_serves();
+        process.signal(signal).unwrap();
+        let (status, stderr) = process.wait().unwrap();
+        assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+        assert!(!image.socket().exists());
+    }
+}
+
+#[test]
+fn sigterm_finishes_what_is_in_flight() {
+    let image = Image::new();
+    let mut process = image.serve(&[]);
+    let mut driver = Driver::attach_with(&image, ALL_FEATURES, 256);
+    let memory = driver.memory();
+    let requests: Vec<_> =
+        (0..80).map(|n| BlkRequest::write(&memory, n * 8, &[0x77; 4096]).unwrap()).collect();
+    for request in &requests {
+        driver.queue.add(&request.buffers()).unwrap();
+    }
+    driver.queue.publish().unwrap();
+    let (status, _) = process.terminate().unwrap();
+    assert!(status.success());
+    // Whatever was taken is answered, and nothing else was touched.
+    let mut answered = 0;
+    while driver.queue.take_used().unwrap().is_some() {
+        answered += 1;
+    }
+    for (n, request) in requests.iter().enumerate() {
+        let expected = if n < answered { BlkRequest::OK } else { BlkRequest::PENDING };
+        assert_eq!(request.status(&memory).unwrap(), expected);
+    }
+}
+
+#[test]
+fn a_stopped_queue_goes_on_where_it_was() {
+    let image = Image::new();
+    let _process = image.serve(&[]);
+    let mut driver = Driver::attach(&image);
+    for _ in 0..10 {
+        driver.assert_serves();
+    }
+    let base = driver.device.stop_queue(&driver.queue).unwrap();
+    assert_eq!(base, 10);
+    let request = BlkRequest::read(driver.device.memory(), 0, 512).unwrap();
+    driver.queue.submit(&request.buffers()).unwrap();
+    assert!(driver.queue.wait(Duration::from_millis(100)).is_err(), "a stopped queue serves");
+    driver.device.attach(&driver.queue, base).unwrap();
+    driver.queue.wait(TIMEOUT).unwrap();
+    assert_eq!(request.status(driver.device.memory()).unwrap(), BlkRequest::OK);
+    driver.assert_serves();
+}
+
+#[test]
+fn a_disabled_queue_rests_until_it_is_enabled() {
+    let image = Image::new();
+    let _process = image.serve(&[]);
+    let mut driver = Driver::attach(&image);
+    driver.assert_serves();
+    driver.device.enable(&driver.queue, false).unwrap();
+    let request = BlkRequest::read(driver.device.memory(), 0, 512).unwrap();
+    driver.queue.submit(&request.buffers()).unwrap();
+    assert!(driver.queue.wait(Duration::from_millis(100)).is_err(), "a disabled queue serves");
+    driver.device.enable(&driver.queue, true).unwrap();
+    driver.queue.wait(TIMEOUT).unwrap();
+    driver.assert_serves();
+}
+
+#[test]
+fn memory_may_be_handed_over_again_under_load() {
+    let image = Image::new();
+    let _process = image.serve(&[]);
+    let mut driver = Driver::attach(&image);
+    let memory = driver.memory();
+    for n in 0..50 {
+        let request = BlkRequest::read(&memory, n, 4096).unwrap();
+        driver.queue.submit(&request.buffers()).unwrap();
+        driver.device.set_memory().unwrap();
+        driver.queue.wait(TIMEOUT).unwrap();
+        assert_eq!(request.bytes(&memory).unwrap(), image.read(n, 4096));
+    }
+}
+
+#[test]
+fn a_connected_descriptor_is_served_until_it_closes() {
+    let image = Image::new();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut process = serve_fd(&image, &theirs);
+    drop(theirs);
+    let mut device = FrontEnd::over(ours, Memory::new(16 << 20).unwrap()).unwrap();
+    device.negotiate(ALL_FEATURES).unwrap();
+    let queue = device.start_queue(0, 64).unwrap();
+    Driver { device, queue }.assert_serves();
+    let (status, stderr) = process.wait().unwrap();
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_listening_descriptor_is_served_again_and_again() {
+    let image = Image::new();
+    let listener = UnixListener::bind(image.socket()).unwrap();
+    let mut process = serve_fd(&image, &listener);
+    for _ in 0..3 {
+        Driver::attach(&image).assert_serves();
+    }
+    let (status, _) = process.terminate().unwrap();
+    assert!(status.success());
+    assert!(image.socket().exists(), "who made the socket removes it");
+}
+
+#[test]
+fn a_socket_that_was_activated_is_found() {
+    let image = Image::new();
+    let listener = UnixListener::bind(image.socket()).unwrap();
+    // The shell puts its own process id, which will be the program's, into the environment.
+    let script =
+        format!("LISTEN_PID=$$ LISTEN_FDS=1 exec {PROGRAM} --blk-file={}", image.path().display());
+    let mut command = Command::new("sh");
+    pass_fd(command.args(["-c", &script]), listener.as_raw_fd(), 3);
+    let mut process = Process::run(&mut command).unwrap();
+    Driver::attach(&image).assert_serves();
+    assert!(process.terminate().unwrap().0.success());
+}
+
+fn serve_fd(image: &Image, socket: &impl AsRawFd) -> Process {
+    let mut command = Command::new(PROGRAM);
+    command.arg("--fd=3").arg(format!("--blk-file={}", image.path().display()));
+    pass_fd(&mut command, socket.as_raw_fd(), 3);
+    Process::run(&mut command).unwrap()
+}
+
+/// Lets the command inherit `from` as descriptor `to`.
+fn pass_fd(command: &mut Command, from: RawFd, to: RawFd) {
+    let pass = move || {
+        // SAFETY: makes no reference to memory, and is allowed between fork and exec.
+        let moved = unsafe { libc::dup2(from, to) };
+        // A descriptor is not duplicated onto itself, but has to be kept open all the same.
+        // SAFETY: likewise.
+        let passed = moved.min(unsafe { libc::fcntl(to, libc::F_SETFD, 0) });
+        if passed < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    };
+    // SAFETY: `pass` makes two system calls and nothing else.
+    unsafe { command.pre_exec(pass) };
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_a_foreign_file_is_not() {
+    let image = Image::new();
+    drop(UnixListener::bind(image.socket()).unwrap());
+    assert!(image.socket().exists());
+    let mut process = image.serve(&[]);
+    Driver::attach(&image).assert_serves();
+    process.terminate().unwrap();
+
+    fs::File::create(image.socket()).unwrap().write_all(b"precious").unwrap();
+    let (status, stderr) = image.serve(&[]).wait().unwrap();
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains("exists and is not a socket"), "{stderr}");
+    assert_eq!(fs::read(image.socket()).unwrap(), b"precious");
+}
+
+#[test]
+fn an_idle_process_sleeps_and_is_small() {
+    let image = Image::new();
+    let process = image.serve(&[]);
+    let mut driver = Driver::attach(&image);
+    driver.assert_serves();
+    std::thread::sleep(Duration::from_millis(50));
+    let before = process.cpu_nanoseconds().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let spent = process.cpu_nanoseconds().unwrap() - before;
+    assert!(spent < 1_000_000, "{spent} ns of CPU while idle");
+    let private = process.private_kib().unwrap();
+    assert!(private <= 3 * 1024, "{private} KiB private");
+}

@@ -1,0 +1,11 @@
+//! The real `atoll-blk` process, driven over its socket by software drivers. No virtual machine.
+
+#![expect(clippy::unwrap_used, reason = "tests say what they expect by panicking")]
+
+mod command_line;
+mod disk;
+mod hostile;
+mod independent;
+mod lifecycle;
+mod recovery;
+mod requests;
