@@ -14,6 +14,8 @@ mod memory;
 mod offer;
 mod peer;
 mod session;
+#[cfg(test)]
+mod test_doubles;
 mod thread;
 mod wire;
 
@@ -26,9 +28,17 @@ use std::time::Duration;
 use crate::virtio::DeviceType;
 
 /// How long a back-end may take over a handshake, or over taking a device's rings.
+#[cfg(not(test))]
 pub const REPLY_DEADLINE: Duration = Duration::from_secs(5);
 /// How long it may take to give rings back, which includes finishing what is in flight.
+#[cfg(not(test))]
 pub const STOP_DEADLINE: Duration = Duration::from_secs(10);
+
+// Tests wait for them.
+#[cfg(test)]
+pub(super) const REPLY_DEADLINE: Duration = Duration::from_millis(400);
+#[cfg(test)]
+pub(super) const STOP_DEADLINE: Duration = Duration::from_millis(400);
 
 /// A device as the user asked for it.
 #[derive(Debug)]
