@@ -61,14 +61,16 @@ pub fn prepare_vcpu(
 /// Local vector table entries, as byte offsets into the local APIC's page.
 const LVT_LINT0: usize = 0x350;
 const LVT_LINT1: usize = 0x360;
-/// Delivery modes at bits 8 to 10 (Intel SDM volume 3, §11.5.1).
-const EXTINT: u32 = 0b111 << 8;
+/// Intel SDM volume 3, §11.5.1: the mask, and a delivery mode at bits 8 to 10.
+const MASKED: u32 = 1 << 16;
 const NMI: u32 = 0b100 << 8;
 
-/// The PIC's interrupt on LINT0 and NMI on LINT1, as on every PC ("virtual wire mode").
+/// NMI on LINT1, as on every PC. LINT0 stays masked: it is the PIC's, which comes with the I/O APIC
+/// in KVM but which the guest is told it has not. It would not mask the PIC, and a GSI below 16
+/// reaches both: each interrupt of the serial port would be a second one, with the PIC's vector.
 fn route_local_interrupts(vcpu: &VcpuFd) -> Result<(), SetupError> {
     let mut lapic = vcpu.get_lapic().map_err(failed("the local APIC"))?;
-    set_lapic_register(&mut lapic, LVT_LINT0, EXTINT);
+    set_lapic_register(&mut lapic, LVT_LINT0, MASKED);
     set_lapic_register(&mut lapic, LVT_LINT1, NMI);
     vcpu.set_lapic(&lapic).map_err(failed("the local APIC"))
 }
