@@ -1,5 +1,7 @@
 //! What a guest is offered.
 
+#![expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test, as it should")]
+
 use std::path::PathBuf;
 use std::time::Duration;
 

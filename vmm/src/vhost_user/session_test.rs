@@ -1,5 +1,7 @@
 //! A connection, against a back-end that does everything right and against those that don't.
 
+#![expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test, as it should")]
+
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -242,7 +244,7 @@ fn whatever_goes_wrong_at_any_step_is_an_error_within_the_deadline() {
                         Wrong::Silence | Wrong::HalfHeader | Wrong::HalfBody => {
                             matches!(error, VhostUserError::NoAnswer { .. })
                         }
-                        Wrong::Empty | Wrong::WrongSize => matches!(
+                        Wrong::Empty | Wrong::OtherSize => matches!(
                             error,
                             VhostUserError::Garbage { .. } | VhostUserError::OtherType { .. }
                         ),

@@ -1,5 +1,7 @@
 //! The transport, driven by values alone.
 
+#![expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test, as it should")]
+
 use proptest::prelude::*;
 
 use super::*;
