@@ -43,11 +43,7 @@ impl BlkRequest {
         header.extend_from_slice(&sector.to_le_bytes());
         let header = memory.put(&header)?;
         let status = memory.put(&[Self::PENDING])?;
-        Ok(Self {
-            header,
-            data,
-            status,
-        })
+        Ok(Self { header, data, status })
     }
 
     /// A read of `len` bytes into a new buffer.
@@ -56,12 +52,7 @@ impl BlkRequest {
     /// [`Error::NoMemory`].
     pub fn read(memory: &Memory, sector: u64, len: u32) -> Result<Self, Error> {
         let address = memory.allocate(usize::try_from(len).unwrap_or(usize::MAX), 512)?;
-        Self::new(
-            memory,
-            Self::IN,
-            sector,
-            vec![Buffer::writable(address, len)],
-        )
+        Self::new(memory, Self::IN, sector, vec![Buffer::writable(address, len)])
     }
 
     /// A write of `bytes`.
@@ -72,12 +63,7 @@ impl BlkRequest {
         let address = memory.allocate(bytes.len(), 512)?;
         memory.write(address, bytes)?;
         let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        Self::new(
-            memory,
-            Self::OUT,
-            sector,
-            vec![Buffer::readable(address, len)],
-        )
+        Self::new(memory, Self::OUT, sector, vec![Buffer::readable(address, len)])
     }
 
     /// A flush.
@@ -101,11 +87,7 @@ impl BlkRequest {
     /// # Errors
     /// [`Error::Access`].
     pub fn status(&self, memory: &Memory) -> Result<u8, Error> {
-        Ok(memory
-            .get(self.status, 1)?
-            .first()
-            .copied()
-            .unwrap_or(Self::PENDING))
+        Ok(memory.get(self.status, 1)?.first().copied().unwrap_or(Self::PENDING))
     }
 
     /// The bytes of all data buffers.

@@ -95,9 +95,6 @@ pub enum Error {
 impl Error {
     /// Wraps the last error of a system call.
     pub(crate) fn system(doing: &'static str, source: impl Into<io::Error>) -> Self {
-        Self::System {
-            doing,
-            source: source.into(),
-        }
+        Self::System { doing, source: source.into() }
     }
 }

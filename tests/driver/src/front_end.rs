@@ -1,5 +1,6 @@
 //! The vhost-user front-end: connects to a device process, negotiates, starts and stops rings.
 
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use vhost::vhost_user::{
 use vhost::{VhostBackend, VringConfigData};
 
 use crate::queue::readable;
+use crate::watchdog::Watchdog;
 use crate::{Error, Memory, Queue, TIMEOUT};
 
 /// The protocol features that the driver takes wherever they are offered.
@@ -46,6 +48,8 @@ impl VhostUserFrontendReqHandler for BackChannel {
 /// A connection to a device process.
 pub struct FrontEnd {
     inner: Frontend,
+    stream: UnixStream,
+    watchdog: Watchdog,
     memory: Memory,
     offered: u64,
     features: u64,
@@ -66,10 +70,7 @@ impl FrontEnd {
                 Ok(stream) => return Self::over(stream, memory),
                 Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
                 Err(source) => {
-                    return Err(Error::Connect {
-                        path: socket.to_owned(),
-                        source,
-                    });
+                    return Err(Error::Connect { path: socket.to_owned(), source });
                 }
             }
         }
@@ -78,13 +79,14 @@ impl FrontEnd {
     /// Speaks over a stream that is connected already.
     ///
     /// # Errors
-    /// When the stream takes no deadline.
+    /// When the system has no second handle for it.
     pub fn over(stream: UnixStream, memory: Memory) -> Result<Self, Error> {
-        // A device that never answers fails a test instead of hanging it.
-        stream
-            .set_read_timeout(Some(TIMEOUT))
-            .map_err(|source| Error::system("setting a deadline on the socket", source))?;
+        let clone =
+            || stream.try_clone().map_err(|source| Error::system("cloning a socket", source));
         Ok(Self {
+            // A device that never answers fails a test instead of hanging it.
+            watchdog: Watchdog::new(clone()?, TIMEOUT),
+            stream: clone()?,
             inner: Frontend::from_stream(stream, MAX_QUEUES),
             memory,
             offered: 0,
@@ -94,14 +96,33 @@ impl FrontEnd {
         })
     }
 
+    /// Leaves without a word, as a front-end that dies.
+    pub fn disconnect(&self) {
+        // It fails when the device process has left first.
+        let _gone = self.stream.shutdown(Shutdown::Both);
+    }
+
+    /// Exchanges a message that has no method here, with a deadline.
+    ///
+    /// # Errors
+    /// [`Error::Exchange`], which says what was being done.
+    pub fn exchange<T>(
+        &mut self,
+        doing: &'static str,
+        message: impl FnOnce(&mut Frontend) -> vhost::Result<T>,
+    ) -> Result<T, Error> {
+        let result = self.watchdog.limit(|| message(&mut self.inner));
+        result.map_err(|source| Error::Exchange { doing, source })
+    }
+
+    /// The protocol's own front-end, which has no deadline.
+    pub fn inner(&mut self) -> &mut Frontend {
+        &mut self.inner
+    }
+
     /// The guest memory.
     pub fn memory(&self) -> &Memory {
         &self.memory
-    }
-
-    /// The protocol's own front-end, for messages that have no method here.
-    pub fn inner(&mut self) -> &mut Frontend {
-        &mut self.inner
     }
 
     /// The virtio features that the device offered.
@@ -138,40 +159,30 @@ impl FrontEnd {
         wanted: u64,
         protocol: VhostUserProtocolFeatures,
     ) -> Result<u64, Error> {
-        self.inner.set_owner().map_err(exchange("SET_OWNER"))?;
-        self.offered = self
-            .inner
-            .get_features()
-            .map_err(exchange("GET_FEATURES"))?;
+        self.exchange("SET_OWNER", |inner| inner.set_owner())?;
+        self.offered = self.exchange("GET_FEATURES", |inner| inner.get_features())?;
         let transport = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() & self.offered;
         self.features = self.offered & wanted;
         if transport != 0 && !protocol.is_empty() {
             self.features |= transport;
             self.negotiate_protocol(protocol)?;
         }
-        self.inner
-            .set_features(self.features)
-            .map_err(exchange("SET_FEATURES"))?;
+        let features = self.features;
+        self.exchange("SET_FEATURES", |inner| inner.set_features(features))?;
         self.set_memory()?;
         Ok(self.features)
     }
 
     fn negotiate_protocol(&mut self, wanted: VhostUserProtocolFeatures) -> Result<(), Error> {
-        let offered = self
-            .inner
-            .get_protocol_features()
-            .map_err(exchange("GET_PROTOCOL_FEATURES"))?;
+        let offered =
+            self.exchange("GET_PROTOCOL_FEATURES", |inner| inner.get_protocol_features())?;
         self.protocol = offered & wanted;
-        self.inner
-            .set_protocol_features(self.protocol)
-            .map_err(exchange("SET_PROTOCOL_FEATURES"))?;
+        let accepted = self.protocol;
+        self.exchange("SET_PROTOCOL_FEATURES", |inner| inner.set_protocol_features(accepted))?;
         if self.protocol.contains(VhostUserProtocolFeatures::REPLY_ACK) {
             self.inner.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
         }
-        if self
-            .protocol
-            .contains(VhostUserProtocolFeatures::BACKEND_REQ)
-        {
+        if self.protocol.contains(VhostUserProtocolFeatures::BACKEND_REQ) {
             self.open_back_channel()?;
         }
         Ok(())
@@ -181,11 +192,10 @@ impl FrontEnd {
         let counts = Arc::new(BackChannel::default());
         let doing = "SET_BACKEND_REQ_FD";
         let mut channel = FrontendReqHandler::new(Arc::clone(&counts))
-            .map_err(|error| exchange(doing)(vhost::Error::VhostUserProtocol(error)))?;
+            .map_err(|error| back_channel_failed(doing, error))?;
         channel.set_reply_ack_flag(self.protocol.contains(VhostUserProtocolFeatures::REPLY_ACK));
-        self.inner
-            .set_backend_request_fd(&channel.get_tx_raw_fd())
-            .map_err(exchange(doing))?;
+        let fd = channel.get_tx_raw_fd();
+        self.exchange(doing, |inner| inner.set_backend_request_fd(&fd))?;
         self.back_channel = Some((channel, counts));
         Ok(())
     }
@@ -196,9 +206,7 @@ impl FrontEnd {
     /// [`Error::Exchange`].
     pub fn set_memory(&mut self) -> Result<(), Error> {
         let table = self.memory.table();
-        self.inner
-            .set_mem_table(&table)
-            .map_err(exchange("SET_MEM_TABLE"))?;
+        self.exchange("SET_MEM_TABLE", |inner| inner.set_mem_table(&table))?;
         Ok(())
     }
 
@@ -207,9 +215,7 @@ impl FrontEnd {
     /// # Errors
     /// [`Error::Exchange`], also when MQ was not negotiated.
     pub fn queue_count(&mut self) -> Result<u64, Error> {
-        self.inner
-            .get_queue_num()
-            .map_err(exchange("GET_QUEUE_NUM"))
+        self.exchange("GET_QUEUE_NUM", |inner| inner.get_queue_num())
     }
 
     /// Reads the device's config space.
@@ -218,10 +224,9 @@ impl FrontEnd {
     /// [`Error::Exchange`], also when CONFIG was not negotiated.
     pub fn config(&mut self, offset: u32, len: u32) -> Result<Vec<u8>, Error> {
         let room = vec![0; usize::try_from(len).unwrap_or(0)];
-        let (_, bytes) = self
-            .inner
-            .get_config(offset, len, VhostUserConfigFlags::empty(), &room)
-            .map_err(exchange("GET_CONFIG"))?;
+        let (_, bytes) = self.exchange("GET_CONFIG", |inner| {
+            inner.get_config(offset, len, VhostUserConfigFlags::empty(), &room)
+        })?;
         Ok(bytes)
     }
 
@@ -230,9 +235,9 @@ impl FrontEnd {
     /// # Errors
     /// [`Error::Exchange`], also when the device refuses and says so.
     pub fn write_config(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Error> {
-        self.inner
-            .set_config(offset, VhostUserConfigFlags::WRITABLE, bytes)
-            .map_err(exchange("SET_CONFIG"))
+        self.exchange("SET_CONFIG", |inner| {
+            inner.set_config(offset, VhostUserConfigFlags::WRITABLE, bytes)
+        })
     }
 
     /// Makes a queue and starts it.
@@ -262,29 +267,14 @@ impl FrontEnd {
             avail_ring_addr: self.memory.user_address(avail)?,
             log_addr: None,
         };
-        let inner = &mut self.inner;
-        inner
-            .set_vring_num(index, config.queue_size)
-            .map_err(exchange("SET_VRING_NUM"))?;
-        inner
-            .set_vring_base(index, base)
-            .map_err(exchange("SET_VRING_BASE"))?;
-        inner
-            .set_vring_addr(index, &config)
-            .map_err(exchange("SET_VRING_ADDR"))?;
-        inner
-            .set_vring_err(index, &queue.err)
-            .map_err(exchange("SET_VRING_ERR"))?;
-        inner
-            .set_vring_call(index, &queue.call)
-            .map_err(exchange("SET_VRING_CALL"))?;
-        inner
-            .set_vring_kick(index, &queue.kick)
-            .map_err(exchange("SET_VRING_KICK"))?;
+        self.exchange("SET_VRING_NUM", |inner| inner.set_vring_num(index, config.queue_size))?;
+        self.exchange("SET_VRING_BASE", |inner| inner.set_vring_base(index, base))?;
+        self.exchange("SET_VRING_ADDR", |inner| inner.set_vring_addr(index, &config))?;
+        self.exchange("SET_VRING_ERR", |inner| inner.set_vring_err(index, &queue.err))?;
+        self.exchange("SET_VRING_CALL", |inner| inner.set_vring_call(index, &queue.call))?;
+        self.exchange("SET_VRING_KICK", |inner| inner.set_vring_kick(index, &queue.kick))?;
         if self.features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() != 0 {
-            inner
-                .set_vring_enable(index, true)
-                .map_err(exchange("SET_VRING_ENABLE"))?;
+            self.enable(queue, true)?;
         }
         Ok(())
     }
@@ -294,9 +284,7 @@ impl FrontEnd {
     /// # Errors
     /// [`Error::Exchange`].
     pub fn enable(&mut self, queue: &Queue, enabled: bool) -> Result<(), Error> {
-        self.inner
-            .set_vring_enable(queue.index(), enabled)
-            .map_err(exchange("SET_VRING_ENABLE"))
+        self.exchange("SET_VRING_ENABLE", |inner| inner.set_vring_enable(queue.index(), enabled))
     }
 
     /// Stops a queue. Returns the available index that the device would have looked at next.
@@ -304,10 +292,7 @@ impl FrontEnd {
     /// # Errors
     /// [`Error::Exchange`].
     pub fn stop_queue(&mut self, queue: &Queue) -> Result<u16, Error> {
-        let base = self
-            .inner
-            .get_vring_base(queue.index())
-            .map_err(exchange("GET_VRING_BASE"))?;
+        let base = self.exchange("GET_VRING_BASE", |inner| inner.get_vring_base(queue.index()))?;
         // The upper half belongs to packed rings.
         Ok((base & 0xffff) as u16)
     }
@@ -317,10 +302,7 @@ impl FrontEnd {
     /// # Errors
     /// [`Error::Late`] when it doesn't in time, [`Error::Exchange`] when it says something else.
     pub fn wait_config_change(&mut self, timeout: Duration) -> Result<(), Error> {
-        let late = Error::Late {
-            what: "a config change",
-            timeout,
-        };
+        let late = Error::Late { what: "a config change", timeout };
         let Some((channel, counts)) = &mut self.back_channel else {
             return Err(late);
         };
@@ -330,14 +312,13 @@ impl FrontEnd {
             if !readable(channel, deadline.saturating_duration_since(Instant::now()))? {
                 return Err(late);
             }
-            channel.handle_request().map_err(|error| {
-                exchange("back channel")(vhost::Error::VhostUserProtocol(error))
-            })?;
+            channel.handle_request().map_err(|error| back_channel_failed("back channel", error))?;
         }
         Ok(())
     }
 }
 
-fn exchange(doing: &'static str) -> impl Fn(vhost::Error) -> Error {
-    move |source| Error::Exchange { doing, source }
+fn back_channel_failed(doing: &'static str, error: vhost::vhost_user::Error) -> Error {
+    let source = vhost::Error::VhostUserProtocol(error);
+    Error::Exchange { doing, source }
 }

@@ -28,6 +28,7 @@ mod net;
 mod process;
 mod queue;
 mod ring;
+mod watchdog;
 mod wire;
 
 use std::time::Duration;

@@ -56,18 +56,10 @@ impl Memory {
             ranges.push((GuestAddress(base), size, Some(FileOffset::new(file, 0))));
         }
         let (base, len) = regions.first().copied().unwrap_or((BASE, 0));
-        let regions = GuestMemoryMmap::from_ranges_with_files(ranges).map_err(|error| {
-            Error::CreateMemory {
-                len,
-                source: std::io::Error::other(error),
-            }
-        })?;
+        let regions = GuestMemoryMmap::from_ranges_with_files(ranges)
+            .map_err(|error| Error::CreateMemory { len, source: std::io::Error::other(error) })?;
         let end = base.saturating_add(len);
-        Ok(Self(Arc::new(Inner {
-            regions,
-            next: AtomicU64::new(base),
-            end,
-        })))
+        Ok(Self(Arc::new(Inner { regions, next: AtomicU64::new(base), end })))
     }
 
     /// The regions as vm-memory knows them.
@@ -92,11 +84,7 @@ impl Memory {
             let after = taken.checked_add(u64::try_from(len).ok()?)?;
             (after <= self.0.end).then_some(after)
         };
-        match self
-            .0
-            .next
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
-        {
+        match self.0.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) {
             Ok(_) => Ok(taken),
             Err(_) => Err(full),
         }
@@ -117,14 +105,11 @@ impl Memory {
     /// # Errors
     /// [`Error::Access`] outside the memory.
     pub fn write(&self, address: u64, bytes: &[u8]) -> Result<(), Error> {
-        self.0
-            .regions
-            .write_slice(bytes, GuestAddress(address))
-            .map_err(|source| Error::Access {
-                address,
-                len: bytes.len(),
-                source,
-            })
+        self.0.regions.write_slice(bytes, GuestAddress(address)).map_err(|source| Error::Access {
+            address,
+            len: bytes.len(),
+            source,
+        })
     }
 
     /// Reads `len` bytes from a guest address.
@@ -136,25 +121,14 @@ impl Memory {
         self.0
             .regions
             .read_slice(&mut bytes, GuestAddress(address))
-            .map_err(|source| Error::Access {
-                address,
-                len,
-                source,
-            })?;
+            .map_err(|source| Error::Access { address, len, source })?;
         Ok(bytes)
     }
 
     /// Reads a little-endian u16 that the device may write meanwhile.
     pub(crate) fn load(&self, address: u64) -> Result<u16, Error> {
-        let value = self
-            .0
-            .regions
-            .load::<u16>(GuestAddress(address), Ordering::Acquire);
-        value.map(u16::from_le).map_err(|source| Error::Access {
-            address,
-            len: 2,
-            source,
-        })
+        let value = self.0.regions.load::<u16>(GuestAddress(address), Ordering::Acquire);
+        value.map(u16::from_le).map_err(|source| Error::Access { address, len: 2, source })
     }
 
     /// Writes a little-endian u16 that the device may read meanwhile.
@@ -162,22 +136,14 @@ impl Memory {
         self.0
             .regions
             .store(value.to_le(), GuestAddress(address), Ordering::Release)
-            .map_err(|source| Error::Access {
-                address,
-                len: 2,
-                source,
-            })
+            .map_err(|source| Error::Access { address, len: 2, source })
     }
 
     /// The address in this process, which is what SET_VRING_ADDR speaks of.
     pub(crate) fn user_address(&self, address: u64) -> Result<u64, Error> {
         match self.0.regions.get_host_address(GuestAddress(address)) {
             Ok(pointer) => Ok(pointer as u64),
-            Err(source) => Err(Error::Access {
-                address,
-                len: 0,
-                source,
-            }),
+            Err(source) => Err(Error::Access { address, len: 0, source }),
         }
     }
 

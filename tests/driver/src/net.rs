@@ -26,13 +26,8 @@ impl NetHeader {
     /// The header's bytes.
     pub fn to_bytes(self) -> [u8; NET_HEADER] {
         let mut bytes = [0; NET_HEADER];
-        let words = [
-            self.hdr_len,
-            self.gso_size,
-            self.csum_start,
-            self.csum_offset,
-            self.num_buffers,
-        ];
+        let words =
+            [self.hdr_len, self.gso_size, self.csum_start, self.csum_offset, self.num_buffers];
         let (kind, fields) = bytes.split_at_mut(2);
         kind.copy_from_slice(&[self.flags, self.gso_type]);
         for (field, word) in fields.chunks_exact_mut(2).zip(words) {

@@ -29,10 +29,7 @@ impl Process {
         args: impl IntoIterator<Item = A>,
     ) -> Result<Self, Error> {
         let mut command = Command::new(program);
-        command
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::null());
         Self::run(&mut command)
     }
 
@@ -102,10 +99,7 @@ impl Process {
                 return Ok((status, stderr.unwrap_or_default()));
             }
             if Instant::now() > deadline {
-                return Err(Error::Late {
-                    what: "the end of the process",
-                    timeout: TIMEOUT,
-                });
+                return Err(Error::Late { what: "the end of the process", timeout: TIMEOUT });
             }
             thread::sleep(Duration::from_millis(2));
         }
@@ -140,11 +134,8 @@ impl Process {
         let mut total = 0;
         for task in self.tasks()? {
             let stat = self.proc(&format!("task/{task}/schedstat"))?;
-            total += stat
-                .split_whitespace()
-                .next()
-                .and_then(|n| n.parse::<u64>().ok())
-                .unwrap_or(0);
+            total +=
+                stat.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
         }
         Ok(total)
     }
@@ -167,9 +158,7 @@ impl Process {
     /// When the process is gone.
     pub fn open_files(&self) -> Result<usize, Error> {
         let entries = fs::read_dir(format!("/proc/{}/fd", self.id()));
-        Ok(entries
-            .map_err(|source| Error::system("counting open files", source))?
-            .count())
+        Ok(entries.map_err(|source| Error::system("counting open files", source))?.count())
     }
 
     fn tasks(&self) -> Result<Vec<String>, Error> {

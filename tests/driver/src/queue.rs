@@ -23,20 +23,12 @@ pub struct Buffer {
 impl Buffer {
     /// A buffer that the device reads.
     pub fn readable(addr: u64, len: u32) -> Self {
-        Self {
-            addr,
-            len,
-            writable: false,
-        }
+        Self { addr, len, writable: false }
     }
 
     /// A buffer that the device writes.
     pub fn writable(addr: u64, len: u32) -> Self {
-        Self {
-            addr,
-            len,
-            writable: true,
-        }
+        Self { addr, len, writable: true }
     }
 
     fn flags(self) -> u16 {
@@ -209,9 +201,7 @@ impl Queue {
     /// # Errors
     /// The eventfd's.
     pub fn kick(&self) -> Result<(), Error> {
-        self.kick
-            .write(1)
-            .map_err(|source| Error::system("kicking", source))
+        self.kick.write(1).map_err(|source| Error::system("kicking", source))
     }
 
     /// Takes the next used chain if there is one.
@@ -223,17 +213,11 @@ impl Queue {
             return Ok(None);
         }
         let (head, len) = self.ring.used(self.next_used)?;
-        let wrong = Error::NotOutstanding {
-            queue: self.index,
-            head,
-        };
+        let wrong = Error::NotOutstanding { queue: self.index, head };
         let Ok(head) = u16::try_from(head) else {
             return Err(wrong);
         };
-        let chain = self
-            .chains
-            .get_mut(usize::from(head))
-            .and_then(Option::take);
+        let chain = self.chains.get_mut(usize::from(head)).and_then(Option::take);
         let Some(descriptors) = chain else {
             return Err(wrong);
         };
@@ -247,10 +231,7 @@ impl Queue {
     /// # Errors
     /// [`Error::Silent`] when none comes in time.
     pub fn wait(&mut self, timeout: Duration) -> Result<Used, Error> {
-        let silent = Error::Silent {
-            queue: self.index,
-            timeout,
-        };
+        let silent = Error::Silent { queue: self.index, timeout };
         let deadline = Instant::now() + timeout;
         loop {
             if let Some(used) = self.take_used()? {
@@ -326,9 +307,7 @@ fn wait_eventfd(eventfd: &EventFd, timeout: Duration) -> Result<bool, Error> {
     if !readable(eventfd, timeout)? {
         return Ok(false);
     }
-    eventfd
-        .read()
-        .map_err(|source| Error::system("reading an eventfd", source))?;
+    eventfd.read().map_err(|source| Error::system("reading an eventfd", source))?;
     Ok(true)
 }
 

@@ -56,13 +56,7 @@ impl Ring {
         let desc = memory.allocate(entries * size_of::<Descriptor>(), 16)?;
         let avail = memory.allocate(6 + 2 * entries, 2)?;
         let used = memory.allocate(6 + 8 * entries, 4)?;
-        Ok(Self {
-            memory: memory.clone(),
-            size,
-            desc,
-            avail,
-            used,
-        })
+        Ok(Self { memory: memory.clone(), size, desc, avail, used })
     }
 
     /// The number of descriptors.
@@ -81,8 +75,7 @@ impl Ring {
     /// # Errors
     /// [`Error::Access`] outside the memory.
     pub fn write_descriptor(&self, index: u16, descriptor: Descriptor) -> Result<(), Error> {
-        self.memory
-            .write(self.desc + 16 * u64::from(index), descriptor.as_slice())
+        self.memory.write(self.desc + 16 * u64::from(index), descriptor.as_slice())
     }
 
     /// Writes `descriptors` as an indirect table somewhere, and returns where.
@@ -102,8 +95,7 @@ impl Ring {
     /// # Errors
     /// [`Error::Access`] outside the memory.
     pub fn set_available(&self, index: u16, head: u16) -> Result<(), Error> {
-        self.memory
-            .store(self.avail + 4 + 2 * self.slot(index), head)
+        self.memory.store(self.avail + 4 + 2 * self.slot(index), head)
     }
 
     /// The available ring's index.
@@ -137,8 +129,7 @@ impl Ring {
     /// # Errors
     /// [`Error::Access`] outside the memory.
     pub fn set_call_wanted(&self, wanted: bool) -> Result<(), Error> {
-        self.memory
-            .store(self.avail, if wanted { 0 } else { AVAIL_NO_INTERRUPT })
+        self.memory.store(self.avail, if wanted { 0 } else { AVAIL_NO_INTERRUPT })
     }
 
     /// Asks for a call once the used index passes `index` (VIRTIO_RING_F_EVENT_IDX).
@@ -146,8 +137,7 @@ impl Ring {
     /// # Errors
     /// [`Error::Access`] outside the memory.
     pub fn set_used_event(&self, index: u16) -> Result<(), Error> {
-        self.memory
-            .store(self.avail + 4 + 2 * u64::from(self.size), index)
+        self.memory.store(self.avail + 4 + 2 * u64::from(self.size), index)
     }
 
     /// The used ring's index.
@@ -167,10 +157,7 @@ impl Ring {
         let mut words = entry
             .chunks_exact(4)
             .map(|word| word.try_into().map(u32::from_le_bytes).unwrap_or_default());
-        Ok((
-            words.next().unwrap_or_default(),
-            words.next().unwrap_or_default(),
-        ))
+        Ok((words.next().unwrap_or_default(), words.next().unwrap_or_default()))
     }
 
     /// Whether the device's flags say that it wants kicks.

@@ -64,20 +64,10 @@ impl Wire {
         let mut bytes: Vec<u8> = header.iter().flat_map(|word| word.to_ne_bytes()).collect();
         bytes.extend_from_slice(payload);
         let rights = [ControlMessage::ScmRights(fds)];
-        let control = if fds.is_empty() {
-            &rights[..0]
-        } else {
-            &rights[..]
-        };
+        let control = if fds.is_empty() { &rights[..0] } else { &rights[..] };
         let iov = [IoSlice::new(&bytes)];
-        sendmsg::<()>(
-            self.0.as_raw_fd(),
-            &iov,
-            control,
-            MsgFlags::MSG_NOSIGNAL,
-            None,
-        )
-        .map_err(|errno| Error::system("sending a message", errno))?;
+        sendmsg::<()>(self.0.as_raw_fd(), &iov, control, MsgFlags::MSG_NOSIGNAL, None)
+            .map_err(|errno| Error::system("sending a message", errno))?;
         Ok(())
     }
 
@@ -101,12 +91,7 @@ impl Wire {
             let source = io::Error::from(io::ErrorKind::UnexpectedEof);
             return Err(Error::system("receiving a payload", source));
         }
-        Ok(Some(Message {
-            request,
-            flags,
-            payload,
-            fds,
-        }))
+        Ok(Some(Message { request, flags, payload, fds }))
     }
 
     fn fill(&self, buffer: &mut [u8], fds: &mut Vec<OwnedFd>) -> Result<Option<()>, Error> {
@@ -118,16 +103,12 @@ impl Wire {
             let message = recvmsg::<()>(self.0.as_raw_fd(), &mut iov, Some(&mut control), flags)
                 .map_err(|errno| Error::system("receiving a message", errno))?;
             let len = message.bytes;
-            let received = message
-                .cmsgs()
-                .map_err(|errno| Error::system("receiving descriptors", errno))?;
+            let received =
+                message.cmsgs().map_err(|errno| Error::system("receiving descriptors", errno))?;
             for control in received {
                 if let ControlMessageOwned::ScmRights(raw) = control {
                     // SAFETY: the kernel has just made these descriptors for us alone.
-                    fds.extend(
-                        raw.into_iter()
-                            .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
-                    );
+                    fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
                 }
             }
             if len == 0 {
