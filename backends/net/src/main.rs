@@ -1,3 +1,17 @@
-//! Placeholder.
+//! `atoll-net`: a TAP interface as a vhost-user network device.
+#![forbid(unsafe_code)]
 
-fn main() {}
+use std::process::ExitCode;
+
+use atoll_net::{CAPABILITIES, Net, Options};
+
+fn main() -> ExitCode {
+    let options: Options = match atoll_backend::parse() {
+        Ok(options) => options,
+        Err(code) => return code,
+    };
+    // What the guest is told of the network does not change while it is served.
+    atoll_backend::run(&options.backend, CAPABILITIES, |_config_change| {
+        Net::open(&options).map_err(Into::into)
+    })
+}

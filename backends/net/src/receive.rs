@@ -1,0 +1,223 @@
+//! From the TAP to the guest (virtio 1.3 §5.1.6.4): each packet is read straight into the chains
+//! that the driver has made available, several of them for one packet where it accepted that.
+//!
+//! Chains are taken ahead, as many as the largest packet may need, and kept until packets fill
+//! them. Without any the TAP is left alone: its packets wait there, or are dropped by the kernel.
+
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![warn(clippy::panic, clippy::unreachable)]
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use atoll_backend::{Chain, Received, Vring, VringError, Wait, Worker, read_packet};
+use nix::poll::PollFlags;
+
+use crate::Tap;
+use crate::header::{HEADER, MAX_FRAME, NUM_BUFFERS};
+use crate::offload::Features;
+
+/// The largest packet, with its header.
+const MAX_PACKET: usize = HEADER.saturating_add(MAX_FRAME);
+/// What a packet needs where neither side merges segments: a full Ethernet frame. Larger ones
+/// (jumbo frames) still get through, with a copy.
+const USUAL_PACKET: usize = HEADER.saturating_add(1518);
+/// How long a packet that does not fit waits for the driver to make more chains available. A
+/// driver that can will do so while it handles what it has.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// Packets in one round, after which the driver is called and a stop is looked for.
+const ROUND: usize = 64;
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot read from TAP {name}")]
+struct TapLost {
+    name: String,
+    source: io::Error,
+}
+
+/// A packet whose first bytes are in the guest's memory and whose others wait in the spill.
+struct Held {
+    packet: Received,
+    since: Instant,
+}
+
+/// The worker of a receive queue.
+pub(crate) struct Receive {
+    tap: Tap,
+    mergeable: bool,
+    /// The room to have before reading a packet.
+    wanted: usize,
+    /// Chains taken from the ring and not filled yet, oldest first, and their room.
+    posted: VecDeque<Chain>,
+    room: usize,
+    held: Option<Held>,
+    /// Takes what does not fit. Only touched, and so only resident, where that happens.
+    spill: Box<[u8]>,
+    dropped: u64,
+}
+
+impl Receive {
+    pub(crate) fn new(tap: Tap, features: Features) -> Self {
+        // Only a checksum is left undone in packets of usual size.
+        let segments = features.tap_offload() & !libc::TUN_F_CSUM != 0;
+        Self {
+            tap,
+            mergeable: features.mergeable(),
+            wanted: if segments { MAX_PACKET } else { USUAL_PACKET },
+            posted: VecDeque::new(),
+            room: 0,
+            held: None,
+            spill: vec![0; MAX_PACKET].into_boxed_slice(),
+            dropped: 0,
+        }
+    }
+
+    /// Takes chains until there is room for a packet, or no more of them.
+    fn post(&mut self, vring: &mut Vring) -> Result<(), VringError> {
+        while self.packet_room() < self.wanted && (self.mergeable || self.posted.is_empty()) {
+            let Some(chain) = vring.next()? else { break };
+            let room = room(&chain);
+            if room < HEADER {
+                // Broken, or of no use: the driver gets it back unused.
+                tracing::debug!("a receive chain with {room} bytes of room");
+                vring.complete(chain, 0)?;
+                continue;
+            }
+            self.room = self.room.saturating_add(room);
+            self.posted.push_back(chain);
+        }
+        Ok(())
+    }
+
+    /// The room that one packet may fill.
+    fn packet_room(&self) -> usize {
+        match self.posted.front() {
+            Some(first) if !self.mergeable => room(first),
+            _ => self.room,
+        }
+    }
+
+    /// Reads a packet into the chains, and the spill; `None` when the TAP has none.
+    fn read(&mut self) -> Result<Option<Received>, VringError> {
+        let chains = if self.mergeable { self.posted.len() } else { 1 };
+        let room = self.posted.iter().take(chains).filter_map(|chain| chain.writer().ok());
+        match read_packet(self.tap.as_fd(), room, &mut self.spill) {
+            Ok(packet) => Ok(Some(packet)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+            Err(source) => {
+                let name = self.tap.name().to_owned();
+                Err(VringError::Device(TapLost { name, source }.into()))
+            }
+        }
+    }
+
+    /// Completes the chains that `packet` fills. It fits.
+    fn deliver(&mut self, vring: &mut Vring, packet: Received) -> Result<(), VringError> {
+        let len = packet.placed.saturating_add(packet.spilled);
+        let mut covered = 0usize;
+        let chains = self.posted.iter().take_while(|chain| {
+            let needed = covered < len;
+            covered = covered.saturating_add(room(chain));
+            needed
+        });
+        let count = chains.count();
+        self.place_spill(packet, count);
+        self.write_num_buffers(count);
+        let mut left = len;
+        let filled = self.posted.drain(..count).map(|chain| {
+            let room = room(&chain);
+            let written = left.min(room);
+            left = left.saturating_sub(written);
+            self.room = self.room.saturating_sub(room);
+            // A packet is far below 4 GiB.
+            (chain, written as u32)
+        });
+        vring.complete_together(filled)
+    }
+
+    /// Copies what spilled behind what was placed.
+    fn place_spill(&self, packet: Received, chains: usize) {
+        let mut skip = packet.placed;
+        let mut rest = self.spill.get(..packet.spilled).unwrap_or_default();
+        for chain in self.posted.iter().take(chains) {
+            let Ok(mut writer) = chain.writer() else { continue };
+            let filled = skip.min(writer.len());
+            writer.skip(filled);
+            skip = skip.saturating_sub(filled);
+            let copied = writer.copy_from(rest);
+            rest = rest.get(copied..).unwrap_or_default();
+        }
+    }
+
+    /// virtio 1.3 §5.1.6.4.1: the number of chains, and 1 without VIRTIO_NET_F_MRG_RXBUF. The
+    /// kernel leaves the field to us.
+    fn write_num_buffers(&self, chains: usize) {
+        let Some(Ok(mut writer)) = self.posted.front().map(Chain::writer) else { return };
+        writer.skip(NUM_BUFFERS);
+        // No ring has more chains than 16 bits can say.
+        writer.copy_from(&(chains as u16).to_le_bytes());
+    }
+
+    fn drop_packet(&mut self) {
+        if self.dropped == 0 {
+            tracing::warn!("dropping packets for the guest that do not fit its receive buffers");
+        }
+        self.dropped = self.dropped.saturating_add(1);
+    }
+}
+
+impl Worker for Receive {
+    fn serve(&mut self, vring: &mut Vring) -> Result<Wait<'_>, VringError> {
+        for _ in 0..ROUND {
+            self.post(vring)?;
+            let held = self.held.take();
+            let packet = match &held {
+                Some(held) => held.packet,
+                None if self.posted.is_empty() => return Ok(Wait::kick()),
+                None => match self.read()? {
+                    Some(packet) => packet,
+                    None => return Ok(Wait::no_kick().on(self.tap.as_fd(), PollFlags::POLLIN)),
+                },
+            };
+            let len = packet.placed.saturating_add(packet.spilled);
+            if !(HEADER..=MAX_PACKET).contains(&len) {
+                self.drop_packet();
+            } else if len <= self.packet_room() {
+                self.deliver(vring, packet)?;
+            } else if self.mergeable {
+                let since = held.map_or_else(Instant::now, |held| held.since);
+                let left = PATIENCE.saturating_sub(since.elapsed());
+                if left.is_zero() {
+                    self.drop_packet();
+                    continue;
+                }
+                self.held = Some(Held { packet, since });
+                self.wanted = self.wanted.max(len);
+                return Ok(Wait::kick().within(left));
+            } else {
+                self.drop_packet();
+            }
+        }
+        Ok(Wait::no_kick().on(self.tap.as_fd(), PollFlags::POLLIN))
+    }
+
+    fn drain(&mut self, vring: &mut Vring) -> Result<(), VringError> {
+        // As a cable that is pulled, a stop may cost a packet that was on its way.
+        self.held = None;
+        self.room = 0;
+        while let Some(chain) = self.posted.pop_back() {
+            vring.give_back(chain)?;
+        }
+        if self.dropped > 0 {
+            tracing::info!("{} packets for the guest were dropped", self.dropped);
+        }
+        Ok(())
+    }
+}
+
+/// The bytes that can be written to a chain: none if it is broken.
+fn room(chain: &Chain) -> usize {
+    chain.writer().map_or(0, |writer| writer.len())
+}

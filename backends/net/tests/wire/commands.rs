@@ -1,0 +1,102 @@
+//! What is wrong with a command line or a TAP is one sentence, with its way out.
+
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
+use atoll_driver::Process;
+
+use crate::network;
+
+const FAILED: i32 = 1;
+const USAGE: i32 = 2;
+
+fn fails(command: &mut Command, code: i32, sentence: &str) {
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let (status, stderr) = Process::run(command).unwrap().wait().unwrap();
+    assert_eq!(status.code(), Some(code), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "one line: {stderr}");
+    assert!(stderr.starts_with("atoll-net: "), "{stderr}");
+    assert!(stderr.contains(sentence), "'{sentence}' in: {stderr}");
+}
+
+fn net(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_atoll-net"));
+    command.arg("--socket-path=/tmp/atoll-net-never.sock").args(args);
+    command
+}
+
+#[test]
+fn wrong_options_are_named() {
+    let cases: [(&[&str], &str); 7] = [
+        (&[], "--tap"),
+        (&["--tap=tap0", "--tap-fd=3"], "--tap-fd"),
+        (&["--tap=tap0", "--mac=nonsense"], "six pairs of hexadecimal digits"),
+        (&["--tap=tap0", "--mac=01:00:5e:00:00:01"], "a group's address"),
+        (&["--tap=tap0", "--mtu=67"], "67 is not in 68..=65535"),
+        (&["--tap=tap0", "--mtu=65536"], "65536 is not in 68..=65535"),
+        (&["--tab=tap0"], "--tap"),
+    ];
+    for (args, sentence) in cases {
+        fails(&mut net(args), USAGE, sentence);
+    }
+}
+
+#[test]
+fn a_tap_that_is_missing_or_impossible_is_named() {
+    fails(&mut net(&["--tap=atoll-nowhere"]), FAILED, "TAP atoll-nowhere does not exist");
+    fails(&mut net(&["--tap=much-too-long-name"]), FAILED, "'much-too-long-name' cannot be");
+    fails(&mut net(&["--tap-fd=77"]), FAILED, "--tap-fd=77: there is no such descriptor");
+    fails(&mut net(&["--tap-fd=0"]), FAILED, "--tap-fd=0 is not a TAP");
+}
+
+#[test]
+fn an_interface_that_is_no_tap_is_named() {
+    if network::enter().is_some() {
+        fails(&mut net(&["--tap=lo"]), FAILED, "interface lo is not a TAP");
+        network::ip("tuntap add dev tun0 mode tun");
+        fails(&mut net(&["--tap=tun0"]), FAILED, "interface tun0 is not a TAP");
+    }
+}
+
+#[test]
+fn a_tap_in_use_is_named() {
+    if network::enter().is_some() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("net.sock");
+        let args = [format!("--socket-path={}", socket.display()), "--tap=tap0".into()];
+        let _first = Process::spawn(env!("CARGO_BIN_EXE_atoll-net"), args).unwrap();
+        let deadline = std::time::Instant::now() + atoll_driver::TIMEOUT;
+        while !socket.exists() && std::time::Instant::now() < deadline {
+            std::thread::sleep(std::time::Duration::from_millis(2));
+        }
+        fails(&mut net(&["--tap=tap0"]), FAILED, "TAP tap0 is in use by another process");
+    }
+}
+
+#[test]
+fn a_tap_of_another_user_is_named() {
+    if network::enter().is_some() {
+        network::ip("tuntap add dev tap1 mode tap user 12345");
+        let mut command = net(&["--tap=tap1"]);
+        let give_up_net_admin = || {
+            const CAP_NET_ADMIN: libc::c_ulong = 12;
+            // SAFETY: a system call with numbers.
+            let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_NET_ADMIN, 0, 0, 0) };
+            if dropped == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+        };
+        // SAFETY: between fork and exec it makes one system call.
+        unsafe { command.pre_exec(give_up_net_admin) };
+        fails(&mut command, FAILED, "attaching to TAP tap1 is not permitted");
+    }
+}
+
+#[test]
+fn help_and_capabilities_are_printed() {
+    let output =
+        |arg: &str| Command::new(env!("CARGO_BIN_EXE_atoll-net")).arg(arg).output().unwrap();
+    let help = String::from_utf8(output("--help").stdout).unwrap();
+    assert!(help.contains("Examples:") && help.contains("--tap-fd"), "{help}");
+    let capabilities: serde_json::Value =
+        serde_json::from_slice(&output("--print-capabilities").stdout).unwrap();
+    assert_eq!(capabilities["type"], "net");
+}

@@ -1,0 +1,132 @@
+//! Drivers and hosts that break the rules. The process lives and serves on.
+
+use atoll_driver::{Buffer, DESC_INDIRECT, DESC_NEXT, Descriptor, NET_HEADER, NetHeader, TIMEOUT};
+
+use crate::network::{self, GUEST_MAC, HOST_MAC, frame};
+use crate::rig::{MOMENT, Rig, USUAL};
+
+#[test]
+fn hostile_headers_are_dropped_and_completed() {
+    let Some(mut rig) = Rig::start(USUAL) else { return };
+    let plain = NetHeader::default();
+    let rubbish = [
+        NetHeader { flags: 1, csum_start: 0xffff, csum_offset: 0xffff, ..plain },
+        NetHeader { flags: 1, csum_start: 34, csum_offset: 500, ..plain },
+        NetHeader { gso_type: 1, gso_size: 0, ..plain },
+        NetHeader { flags: 1, csum_start: 34, gso_type: 1, gso_size: 0, ..plain },
+        NetHeader { flags: 1, csum_start: 34, gso_type: 1, gso_size: 9, hdr_len: 9999, ..plain },
+        NetHeader { gso_type: 0x7f, gso_size: 1, ..plain },
+        NetHeader { flags: 0xff, gso_type: 0xff, ..plain },
+    ];
+    let victim = frame(HOST_MAC, GUEST_MAC, &[0xee; 200]);
+    for header in rubbish {
+        rig.send(header, &victim);
+    }
+    assert_eq!(rig.wire.receive(MOMENT), None, "nothing reaches the host");
+    rig.check_alive();
+}
+
+#[test]
+fn hostile_transmit_chains_are_completed_and_nothing_is_sent() {
+    let Some(mut rig) = Rig::start(USUAL) else { return };
+    let memory = rig.memory();
+    let good = memory.put(&[0; NET_HEADER + 60]).unwrap();
+    let huge = memory.allocate(1 << 20, 16).unwrap();
+    let header = Buffer::readable(good, NET_HEADER as u32);
+    let chains: [&[Buffer]; 7] = [
+        &[Buffer::readable(good, 3)],
+        &[header],
+        &[header, Buffer::readable(good, 5)],
+        &[header, Buffer::readable(huge, 1 << 20)],
+        &[header, Buffer::readable(memory.end(), 60)],
+        &[header, Buffer::readable(u64::MAX - 8, 60)],
+        &[Buffer::writable(good, 72), Buffer::readable(good, 72)],
+    ];
+    for chain in chains {
+        rig.transmit.submit(chain).unwrap();
+        assert_eq!(rig.transmit.wait(TIMEOUT).unwrap().len, 0);
+    }
+    assert_eq!(rig.wire.receive(MOMENT), None, "nothing reaches the host");
+    rig.check_alive();
+}
+
+#[test]
+fn looped_chains_and_wrong_indirect_tables_are_survived() {
+    let Some(mut rig) = Rig::start(USUAL) else { return };
+    let address = rig.memory().put(&[0; 72]).unwrap();
+    let ring = rig.transmit.ring().clone();
+    let loops = Descriptor { addr: address, len: 72, flags: DESC_NEXT, next: 0 };
+    let outside = Descriptor { next: 60_000, ..loops };
+    let table = ring.write_table(&[loops]).unwrap();
+    let indirect = |len| Descriptor { addr: table, len, flags: DESC_INDIRECT, next: 0 };
+    for first in [loops, outside, indirect(16), indirect(0), indirect(17), indirect(1 << 31)] {
+        ring.write_descriptor(0, first).unwrap();
+        rig.transmit.adopt(0);
+        ring.push_head(0).unwrap();
+        rig.transmit.kick().unwrap();
+        assert_eq!(rig.transmit.wait(TIMEOUT).unwrap().len, 0);
+    }
+    rig.check_alive();
+}
+
+#[test]
+fn useless_receive_buffers_come_back_empty() {
+    let Some(mut rig) = Rig::start(USUAL) else { return };
+    let address = rig.memory().allocate(4096, 16).unwrap();
+    let end = rig.memory().end();
+    let useless = [
+        Buffer::writable(address, 11),
+        Buffer::readable(address, 1536),
+        Buffer::writable(end - 4, 1536),
+    ];
+    for buffer in useless {
+        rig.receive.submit(&[buffer]).unwrap();
+        assert_eq!(rig.receive.wait(TIMEOUT).unwrap().len, 0);
+    }
+    rig.check_alive();
+}
+
+#[test]
+fn a_ring_whose_index_jumps_stops_alone() {
+    let Some(mut rig) = Rig::start(USUAL) else { return };
+    rig.receive.ring().set_avail_index(0x7000).unwrap();
+    rig.receive.kick().unwrap();
+    assert!(rig.receive.wait_broken(TIMEOUT).unwrap(), "the front-end is told");
+    let to_host = frame(HOST_MAC, GUEST_MAC, &[7; 100]);
+    rig.send(NetHeader::default(), &to_host);
+    assert_eq!(rig.wire.receive(TIMEOUT), Some(to_host));
+    rig.reattach(USUAL);
+    rig.check_alive();
+}
+
+#[test]
+fn an_interface_that_is_down_costs_packets_only() {
+    let Some(mut rig) = Rig::start(USUAL) else { return };
+    rig.post(8, 1536);
+    rig.check_alive();
+    network::ip("link set tap0 down");
+    rig.send(NetHeader::default(), &frame(HOST_MAC, GUEST_MAC, &[7; 100]));
+    let before = rig.process.cpu_nanoseconds().unwrap();
+    std::thread::sleep(MOMENT);
+    let spent = rig.process.cpu_nanoseconds().unwrap() - before;
+    assert!(spent < 5_000_000, "{spent} ns of work while the interface is down");
+    network::ip("link set tap0 up");
+    rig.wire = network::Wiretap::open();
+    rig.check_alive();
+}
+
+#[test]
+fn an_interface_that_is_deleted_stops_the_rings_and_says_so() {
+    let Some(mut rig) = Rig::start(USUAL) else { return };
+    rig.post(8, 1536);
+    rig.check_alive();
+    network::ip("link delete tap0");
+    assert!(rig.receive.wait_broken(TIMEOUT).unwrap(), "the front-end is told");
+    let packet = rig.memory().put(&[0; 100]).unwrap();
+    rig.transmit.submit(&[Buffer::readable(packet, 100)]).unwrap();
+    assert!(rig.transmit.wait_broken(TIMEOUT).unwrap(), "the front-end is told");
+    assert!(rig.process.running().unwrap());
+    let (status, stderr) = rig.process.terminate().unwrap();
+    assert!(status.success(), "{status}");
+    assert!(stderr.contains("tap0"), "{stderr}");
+}

@@ -1,0 +1,14 @@
+//! `atoll-net` as a process, driven over its socket by a software driver, with a real TAP in a
+//! network namespace of each test's own. No KVM.
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test says what it expects by panicking"
+)]
+
+mod commands;
+mod frames;
+mod hostile;
+mod network;
+mod process;
+mod rig;

@@ -1,0 +1,85 @@
+//! The process as a whole: what it offers, costs, and how it ends.
+
+use std::time::Duration;
+
+use atoll_driver::{FrontEnd, Memory, Process, VERSION_1};
+
+use crate::network::{self, GUEST_MAC, HOST_MAC, frame};
+use crate::rig::{MOMENT, RECEIVE, Rig, TRANSMIT, USUAL};
+
+#[test]
+fn the_front_end_may_leave_and_come_back() {
+    let Some(mut rig) = Rig::start(USUAL) else { return };
+    let files = rig.process.open_files().unwrap();
+    for _ in 0..5 {
+        rig.post(16, 1536);
+        rig.check_alive();
+        rig.reattach(USUAL);
+    }
+    rig.check_alive();
+    assert_eq!(rig.process.open_files().unwrap(), files, "no descriptor is left behind");
+}
+
+#[test]
+fn a_stopped_queue_says_where_to_go_on() {
+    let Some(mut rig) = Rig::start(USUAL) else { return };
+    rig.post(8, 1536);
+    for _ in 0..3 {
+        rig.wire.send(&frame(GUEST_MAC, HOST_MAC, &[1; 50]));
+        rig.next_packet();
+    }
+    // Those that were taken ahead are given back.
+    let base = rig.device.stop_queue(&rig.receive).unwrap();
+    assert_eq!(base, 3);
+    rig.device.attach(&rig.receive, base).unwrap();
+    rig.check_alive();
+}
+
+#[test]
+fn configuration_and_features_are_what_the_command_line_says() {
+    if network::enter().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("net.sock");
+    let args = [
+        format!("--socket-path={}", socket.display()),
+        "--tap=tap0".into(),
+        "--mac=52:54:00:12:34:56".into(),
+        "--mtu=1400".into(),
+    ];
+    let mut process = Process::spawn(env!("CARGO_BIN_EXE_atoll-net"), args).unwrap();
+    let mut device = FrontEnd::connect(&socket, Memory::new(1 << 20).unwrap()).unwrap();
+    device.negotiate(VERSION_1).unwrap();
+    let (mac, mtu, status) = (1 << 5, 1 << 3, 1 << 16);
+    assert_eq!(device.offered() & (mac | mtu | status), mac | mtu | status);
+    assert_eq!(device.queue_count().unwrap(), 2);
+    let config = device.config(0, 12).unwrap();
+    assert_eq!(config, [0x52, 0x54, 0, 0x12, 0x34, 0x56, 1, 0, 1, 0, 0x78, 5]);
+    assert!(device.write_config(0, &[2; 6]).is_err(), "the address cannot be changed");
+    let (status, stderr) = process.terminate().unwrap();
+    assert!(status.success(), "{status}: {stderr}");
+    assert!(!socket.exists(), "the socket file is removed");
+}
+
+#[test]
+fn at_rest_it_costs_no_processor_time_and_little_memory() {
+    let Some(mut rig) = Rig::start(USUAL) else { return };
+    rig.post(256, 1536);
+    rig.check_alive();
+    std::thread::sleep(MOMENT);
+    let before = rig.process.cpu_nanoseconds().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(rig.process.cpu_nanoseconds().unwrap(), before, "it slept all the time");
+    let private = rig.process.private_kib().unwrap();
+    assert!(private <= 3 * 1024, "{private} KiB of private memory");
+}
+
+#[test]
+fn a_queue_has_a_thread_and_a_name() {
+    let Some(rig) = Rig::start(USUAL) else { return };
+    let threads = rig.process.threads().unwrap();
+    for queue in [RECEIVE, TRANSMIT] {
+        assert!(threads.contains(&format!("vring{queue}")), "{threads:?}");
+    }
+}
