@@ -90,6 +90,7 @@ impl BzImage {
         let len = image.size().saturating_sub(setup_len);
         let needed = u64::from(self.header.init_size).max(len);
         let end = check_place(image, ram, address, needed)?;
+        ram.will_use(address..end);
         image.copy_to(ram, address, setup_len, len)?;
         Ok(end)
     }

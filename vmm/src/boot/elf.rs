@@ -93,10 +93,12 @@ impl Elf {
     /// Copies the segments to where they belong, once it is known that all fit, and says where the
     /// highest ends.
     pub(super) fn load(&self, image: &Image, ram: &GuestRam) -> Result<u64, BootError> {
-        let mut end = 0;
+        let (mut start, mut end) = (u64::MAX, 0);
         for segment in &self.segments {
             end = check_place(image, ram, segment.address, segment.memory_len)?.max(end);
+            start = segment.address.min(start);
         }
+        ram.will_use(start..end);
         for segment in &self.segments {
             image.copy_to(ram, segment.address, segment.offset, segment.file_len)?;
         }

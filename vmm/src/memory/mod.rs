@@ -4,6 +4,7 @@
 //! elsewhere, and where it stands in the guest is [`layout`].
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
@@ -213,11 +214,23 @@ impl GuestRam {
         Ok(())
     }
 
+    /// Says that `range` is to be used up at once, as by a kernel that is about to be put there.
+    ///
+    /// The host is asked for huge pages: a guest's first touches of a page cost an exit each.
+    pub fn will_use(&self, range: Range<u64>) {
+        for region in self.memory.iter() {
+            let start = region.start_addr().0;
+            let within = |address: u64| address.clamp(start, start.saturating_add(region.len()));
+            let offset = |address| usize::try_from(within(address) - start).unwrap_or(0);
+            backing::collapse(&region.get_mmap(), offset(range.start)..offset(range.end));
+        }
+    }
+
     /// Takes every page from the host, and enters it in our page tables where the kernel can
     /// (5.14 and newer), so that a vCPU's first touch of a page finds it.
     fn prefault(&self) -> Result<(), MemoryError> {
         for region in self.memory.iter() {
-            match backing::populate(region) {
+            match backing::populate(&region.get_mmap()) {
                 Ok(()) => {}
                 Err(Errno::EINVAL) => {
                     let allocated = self.fallocate(FallocateFlags::empty());
