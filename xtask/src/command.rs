@@ -24,6 +24,15 @@ pub(crate) fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
 
+/// Runs to the end with the terminal's own input and output; any exit but 0 is an error.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot start `{}`", shown(command)))?;
+    if !status.success() {
+        bail!("`{}` failed: {status}", shown(command));
+    }
+    Ok(())
+}
+
 /// Runs to the end in silence; what the program said is shown only when it fails.
 pub(crate) fn quietly(command: &mut Command) -> Result<()> {
     read(command).map(drop)

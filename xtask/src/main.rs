@@ -18,7 +18,7 @@ mod peers;
 mod test;
 mod workspace;
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -41,6 +41,10 @@ enum Task {
     Demo(demo::Args),
     /// Run every test: unit, wire and VM
     Test(test::Args),
+    /// Do what CI does: format, lints, tests, the tour
+    Ci,
+    /// Install the Debian packages that the tasks need
+    Packages,
     /// Make the guest's files in target/guest and say where they are
     Guest,
     /// What another task does where guests run
@@ -65,6 +69,14 @@ fn pick(task: Task) -> Result<ExitCode> {
         Task::Bench(measure) => bench::main(measure),
         Task::Inner(act) => inner::main(act),
         Task::Test(args) => test::main(&args),
+        Task::Ci => {
+            command::run(Command::new("bash").arg(workspace::root().join(".ci/run")))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Task::Packages => {
+            packages::ensure()?;
+            Ok(ExitCode::SUCCESS)
+        }
         Task::Guest => {
             packages::ensure()?;
             println!("{}", guest::ensure()?.display());
