@@ -32,6 +32,9 @@ mod serve;
 mod session;
 mod shared;
 mod signals;
+#[cfg(test)]
+mod test_ring;
+mod unix_socket;
 mod vring;
 
 pub use args::{Args, Capabilities, parse};
@@ -42,4 +45,5 @@ pub use device::{ConfigRefused, Device, DeviceError, Identity, Wait, Worker};
 pub use inflight::InflightError;
 pub use run::run;
 pub use shared::MapError;
+pub use unix_socket::{SocketError, SocketFile, bind};
 pub use vring::{Vring, VringError};

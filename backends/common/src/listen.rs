@@ -1,24 +1,19 @@
 //! The socket to the front-end: made, inherited or activated, and cleaned up behind us. What is
 //! said over it is the session's.
 
+use std::env;
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::{env, fs};
+use std::path::Path;
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{UnixAddr, getsockname, getsockopt, sockopt};
-use tap::TapFallible;
 
 use crate::args::Args;
 use crate::signals::EndRequest;
-
-/// What fits into a `sockaddr_un`, with its end.
-const PATH_MAX: usize = 107;
+use crate::unix_socket::{self, SocketError, SocketFile};
 
 /// The first descriptor that socket activation passes (sd_listen_fds(3)).
 const FIRST_ACTIVATED: RawFd = 3;
@@ -28,14 +23,8 @@ const FIRST_ACTIVATED: RawFd = 3;
 pub(crate) enum ListenError {
     #[error("one of --socket-path=PATH and --fd=N says where the front-end is; neither is given")]
     Nowhere,
-    #[error("the socket path {path} has {len} bytes, and at most {PATH_MAX} are possible")]
-    TooLong { path: PathBuf, len: usize },
-    #[error("the socket {path} is already served by process {pid}")]
-    Served { path: PathBuf, pid: i32 },
-    #[error("{path} exists and is not a socket; give another --socket-path or remove it")]
-    NotASocket { path: PathBuf },
-    #[error("cannot listen on the socket {path}")]
-    Bind { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     #[error("descriptor {fd} is not open")]
     NotOpen { fd: RawFd },
     #[error("descriptor {fd} is not a Unix socket")]
@@ -47,7 +36,7 @@ pub(crate) enum ListenError {
 impl ListenError {
     /// Whether another command line would help.
     pub(crate) fn is_wrong_usage(&self) -> bool {
-        matches!(self, Self::Nowhere | Self::TooLong { .. })
+        matches!(self, Self::Nowhere | Self::Socket(SocketError::TooLong { .. }))
     }
 }
 
@@ -63,7 +52,7 @@ impl Endpoint {
     /// Opens what the options name, or else what socket activation passed.
     pub(crate) fn open(args: &Args) -> Result<Self, ListenError> {
         match (&args.socket_path, args.fd.or_else(activated)) {
-            (Some(path), _) => Listener::bind(path).map(Self::Listening),
+            (Some(path), _) => Ok(Self::Listening(Listener::bind(path)?)),
             (None, Some(fd)) => Self::inherit(fd),
             (None, None) => Err(ListenError::Nowhere),
         }
@@ -90,15 +79,8 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    fn bind(path: &Path) -> Result<Self, ListenError> {
-        let len = path.as_os_str().as_bytes().len();
-        if len > PATH_MAX {
-            return Err(ListenError::TooLong { path: path.into(), len });
-        }
-        remove_stale(path)?;
-        let failed = |source| ListenError::Bind { path: path.into(), source };
-        let socket = UnixListener::bind(path).map_err(failed)?;
-        let file = SocketFile::of(path).map_err(failed)?;
+    fn bind(path: &Path) -> Result<Self, SocketError> {
+        let (socket, file) = unix_socket::bind(path)?;
         tracing::info!("listening on {}", path.display());
         Ok(Self { socket, _file: Some(file) })
     }
@@ -131,53 +113,6 @@ impl Listener {
 fn passes(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, Interrupted, WouldBlock};
     matches!(error.kind(), WouldBlock | Interrupted | ConnectionAborted)
-}
-
-/// A socket's file, removed when dropped unless it is another's by then.
-struct SocketFile {
-    path: PathBuf,
-    identity: (u64, u64),
-}
-
-impl SocketFile {
-    fn of(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.into(), identity: identity(path)? })
-    }
-}
-
-impl Drop for SocketFile {
-    fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|now| now == self.identity) {
-            let _gone = fs::remove_file(&self.path).tap_err(|error| {
-                tracing::warn!("cannot remove the socket {}: {error}", self.path.display());
-            });
-        }
-    }
-}
-
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
-}
-
-/// Removes a socket that nobody serves any more.
-fn remove_stale(path: &Path) -> Result<(), ListenError> {
-    let Ok(file) = fs::symlink_metadata(path) else {
-        return Ok(());
-    };
-    if !file.file_type().is_socket() {
-        return Err(ListenError::NotASocket { path: path.into() });
-    }
-    let failed = |source| ListenError::Bind { path: path.into(), source };
-    match UnixStream::connect(path) {
-        Ok(other) => {
-            let pid = getsockopt(&other, sockopt::PeerCredentials).map_or(0, |peer| peer.pid());
-            Err(ListenError::Served { path: path.into(), pid })
-        }
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            fs::remove_file(path).map_err(failed)
-        }
-        Err(error) => Err(failed(error)),
-    }
 }
 
 /// The descriptor that socket activation passes, if it passes one to this process.
