@@ -34,7 +34,7 @@ mod shared;
 mod signals;
 #[cfg(test)]
 mod test_ring;
-mod unix_socket;
+pub mod unix_socket;
 mod vring;
 
 pub use args::{Args, Capabilities, parse};
@@ -45,5 +45,4 @@ pub use device::{ConfigRefused, Device, DeviceError, Identity, Wait, Worker};
 pub use inflight::InflightError;
 pub use run::run;
 pub use shared::MapError;
-pub use unix_socket::{SocketError, SocketFile, bind};
 pub use vring::{Vring, VringError};
