@@ -1,3 +1,5 @@
+#![expect(clippy::arithmetic_side_effects, reason = "the numbers of a test are small")]
+
 use std::io::{Read, Write};
 
 use proptest::prelude::*;
@@ -96,7 +98,7 @@ fn indirect_tables_need_the_feature() {
     let ring = TestRing::new();
     ring.descriptor(TABLE, 0, (0x9000, 16, INDIRECT, 0));
     let table = DescriptorTable { address: GuestAddress(TABLE), size: SIZE, indirect: false };
-    let chain = Chain::walk(&Arc::new(ring.memory.clone()), table, 0, Origin::Resubmitted);
+    let chain = Chain::walk(&Arc::new(ring.memory), table, 0, Origin::Resubmitted);
     assert_eq!(chain.buffers().err(), Some(ChainFault::UnexpectedIndirect));
 }
 

@@ -136,7 +136,3 @@ fn own(fd: RawFd) -> Option<OwnedFd> {
     fcntl(&fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
     Some(fd)
 }
-
-#[cfg(test)]
-#[path = "listen_test.rs"]
-mod tests;

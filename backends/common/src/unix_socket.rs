@@ -111,3 +111,7 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
         Err(error) => Err(failed(error)),
     }
 }
+
+#[cfg(test)]
+#[path = "unix_socket_test.rs"]
+mod tests;
