@@ -1,0 +1,133 @@
+//! A new pseudo-terminal. Somebody is attached while its other end is open.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::stat::Mode;
+use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+use tracing::info;
+
+use crate::outlet::{OpenError, Outlet};
+use crate::window::Size;
+
+/// Our end of a pseudo-terminal.
+pub(super) struct Pty {
+    master: PtyMaster,
+    /// Told when somebody opens the other end. Without, one would have to look again and again.
+    opens: Inotify,
+    attached: bool,
+    _link: Option<Link>,
+}
+
+impl Pty {
+    /// Makes a pseudo-terminal, and a symbolic link to it unless `link` is empty.
+    pub(super) fn open(link: &Path) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::System { doing: "make a pseudo-terminal", source };
+        let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC);
+        let master = master.map_err(failed)?;
+        grantpt(&master).map_err(failed)?;
+        unlockpt(&master).map_err(failed)?;
+        let name = ptsname_r(&master).map_err(failed)?;
+        fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK)).map_err(failed)?;
+        {
+            // Raw, so that the terminal echoes nothing and the guest does. Opening it and closing
+            // it again is also what makes it say from now on whether somebody has it open.
+            let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+            let other = open(name.as_str(), flags, Mode::empty()).map_err(failed)?;
+            let mut settings = tcgetattr(&other).map_err(failed)?;
+            cfmakeraw(&mut settings);
+            tcsetattr(&other, SetArg::TCSANOW, &settings).map_err(failed)?;
+        }
+        let opens = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC);
+        let opens = opens.map_err(failed)?;
+        opens.add_watch(name.as_str(), AddWatchFlags::IN_OPEN).map_err(failed)?;
+        let link = match link.as_os_str().is_empty() {
+            true => None,
+            false => Some(Link::make(link, &name)?),
+        };
+        // Not a log line: whoever asked for a pseudo-terminal needs its name.
+        eprintln!("atoll-console: the console is at {name}");
+        let mut pty = Self { master, opens, attached: false, _link: link };
+        pty.check();
+        Ok(pty)
+    }
+
+    /// Whether somebody has the other end open.
+    fn is_open(&self) -> bool {
+        let mut fds = [PollFd::new(self.master.as_fd(), PollFlags::empty())];
+        match poll(&mut fds, PollTimeout::ZERO) {
+            Ok(_) => !fds[0].revents().is_some_and(|now| now.contains(PollFlags::POLLHUP)),
+            Err(_) => false,
+        }
+    }
+}
+
+impl Outlet for Pty {
+    fn output(&self) -> Option<BorrowedFd<'_>> {
+        self.attached.then(|| self.master.as_fd())
+    }
+
+    fn input(&self) -> Option<BorrowedFd<'_>> {
+        self.output()
+    }
+
+    fn events(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.opens.as_fd())
+    }
+
+    fn check(&mut self) {
+        while self.opens.read_events().is_ok_and(|events| !events.is_empty()) {}
+        let attached = self.is_open();
+        if attached != self.attached {
+            info!("{} the pseudo-terminal", if attached { "attached to" } else { "detached from" });
+        }
+        self.attached = attached;
+    }
+
+    fn input_ended(&mut self) {
+        self.check();
+    }
+
+    fn output_failed(&mut self, _reason: &str) {
+        self.check();
+    }
+
+    fn window(&self) -> Option<Size> {
+        Size::of(self.master.as_fd())
+    }
+}
+
+/// A symbolic link to the pseudo-terminal, removed when dropped unless it is another's by then.
+struct Link {
+    path: PathBuf,
+    target: PathBuf,
+}
+
+impl Link {
+    fn make(path: &Path, target: &str) -> Result<Self, OpenError> {
+        let failed = |source| OpenError::Link { path: path.into(), source };
+        match fs::symlink_metadata(path) {
+            // Left behind by somebody who was killed.
+            Ok(file) if file.is_symlink() => fs::remove_file(path).map_err(failed)?,
+            Ok(_) => return Err(OpenError::NotALink { path: path.into() }),
+            Err(_none) => {}
+        }
+        symlink(target, path).map_err(failed)?;
+        Ok(Self { path: path.into(), target: target.into() })
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if fs::read_link(&self.path).is_ok_and(|target| target == self.target) {
+            // Somebody else removing it just now is as good.
+            let _gone = fs::remove_file(&self.path);
+        }
+    }
+}
