@@ -37,8 +37,8 @@ pub(crate) struct Request<'chain> {
 /// What is wrong with a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum BadRequest {
-    #[error("the descriptor chain is broken")]
-    Chain(#[source] ChainFault),
+    #[error(transparent)]
+    Chain(ChainFault),
     #[error("{len} bytes are too few for a request's header")]
     NoHeader { len: usize },
     #[error("there is no room for the status")]

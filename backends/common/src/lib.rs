@@ -27,6 +27,7 @@ mod logging;
 mod memory;
 mod queue;
 mod ring_thread;
+mod rings;
 mod run;
 mod serve;
 mod session;

@@ -1,5 +1,5 @@
 //! One front-end's session: what each vhost-user message means for the memory table, the queues
-//! and the device. It reads no sockets, and serves no rings.
+//! and the device. It reads no sockets, and starts no rings itself.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![warn(clippy::panic, clippy::unreachable)]
@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
-use tap::TapFallible;
 use vhost::vhost_user::message::{
     VhostTransferStateDirection, VhostTransferStatePhase, VhostUserConfigFlags, VhostUserInflight,
     VhostUserLog, VhostUserMemoryRegion, VhostUserProtocolFeatures, VhostUserShMemConfig,
@@ -19,14 +18,12 @@ use vhost::vhost_user::{Error as WireError, GpuBackend, VhostUserBackendReqHandl
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
-use crate::device::{ConfigRefused, Device, DeviceError, Identity};
-use crate::error::Because;
+use crate::device::{ConfigRefused, Device, Identity};
 use crate::event;
 use crate::inflight::{InflightError, InflightRegion};
 use crate::memory::{MemoryError, MemoryTable, RegionSpec};
-use crate::queue::{QueueSetup, RingAddresses, Runnable};
-use crate::ring_thread::RingThread;
-use crate::vring::{RingSetup, Vring, VringError};
+use crate::queue::{QueueSetup, RingAddresses};
+use crate::rings::{NoQueue, Rings};
 
 type WireResult<T> = Result<T, WireError>;
 
@@ -75,49 +72,19 @@ impl From<Refused> for WireError {
     }
 }
 
-/// The ring of a queue does not start.
-#[derive(Debug, thiserror::Error)]
-enum StartError {
-    #[error("the ring at {user:#x} of the front-end is not in the memory that it shares")]
-    Unmapped { user: u64 },
-    #[error("cannot set up the ring")]
-    Ring(#[source] VringError),
-    #[error("the device does not open the queue")]
-    Device(#[source] DeviceError),
-    #[error("cannot start the ring's thread")]
-    Thread(#[source] io::Error),
-}
-
-#[derive(Default)]
-struct Queue {
-    setup: QueueSetup,
-    running: Option<RingThread>,
-}
-
-/// The state that one front-end builds up; dropped, with all rings stopped, when it leaves.
+/// The state that one front-end builds up.
 pub(crate) struct Session {
     device: Arc<dyn Device>,
     identity: Identity,
-    features: u64,
     protocol_features: u64,
-    memory: MemoryTable,
-    inflight: Option<InflightRegion>,
-    queues: Vec<Queue>,
+    rings: Rings,
 }
 
 impl Session {
     pub(crate) fn new(device: Arc<dyn Device>) -> Self {
         let identity = device.identity();
-        let queues = std::iter::repeat_with(Queue::default).take(usize::from(identity.queues));
-        Self {
-            device,
-            identity,
-            features: 0,
-            protocol_features: 0,
-            memory: MemoryTable::default(),
-            inflight: None,
-            queues: queues.collect(),
-        }
+        let rings = Rings::new(Arc::clone(&device), identity.queues);
+        Self { device, identity, protocol_features: 0, rings }
     }
 
     /// Whether requests may ask to be acknowledged.
@@ -127,7 +94,7 @@ impl Session {
 
     /// Stops all rings, with what is in flight finished, and resets the device.
     pub(crate) fn end(&mut self) {
-        self.stop_all();
+        self.rings.stop_all();
         self.device.reset();
     }
 
@@ -135,99 +102,20 @@ impl Session {
         self.identity.features | RING_FEATURES | VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits()
     }
 
-    fn queue(&mut self, index: u32) -> Result<&mut Queue, Refused> {
-        let count = self.identity.queues;
-        let unknown = Refused::QueueIndex { index, count };
-        usize::try_from(index).ok().and_then(|at| self.queues.get_mut(at)).ok_or(unknown)
-    }
-
-    /// Changes a queue's setup. A running ring stops for it, and goes on where it was.
     fn change(&mut self, index: u32, change: impl FnOnce(&mut QueueSetup)) -> WireResult<()> {
-        let queue = self.queue(index)?;
-        queue.stop();
-        change(&mut queue.setup);
-        self.start(index);
-        Ok(())
+        self.rings.change(index, change).map_err(|none| self.no_queue(index, none))
     }
 
-    /// Changes what all rings stand on. Those that run stop for it, and go on where they were.
-    fn change_all<E>(&mut self, change: impl FnOnce(&mut Self) -> Result<(), E>) -> Result<(), E> {
-        self.stop_all();
-        let result = change(self);
-        for index in 0..u32::from(self.identity.queues) {
-            self.start(index);
-        }
-        result
+    fn no_queue(&self, index: u32, _none: NoQueue) -> WireError {
+        Refused::QueueIndex { index, count: self.identity.queues }.into()
     }
 
-    fn stop_all(&mut self) {
-        self.queues.iter_mut().for_each(Queue::stop);
-    }
-
-    /// Starts the ring if it may run now. What keeps it from that may be the driver's doing, so it
-    /// is the ring that breaks, not the session.
-    fn start(&mut self, index: u32) {
-        let Ok(queue) = self.queue(index) else { return };
-        if queue.running.is_some() || queue.setup.runnable().is_none() {
-            return;
-        }
-        let started = self.try_start(index).tap_err(|error| {
-            tracing::error!("vring {index} does not start: {}", Because(error));
-        });
-        let Ok(queue) = self.queue(index) else { return };
-        match started {
-            Ok(running) => queue.running = running,
-            Err(_logged) => {
-                queue.setup.broken = true;
-                queue.setup.error.iter().for_each(event::signal);
-            }
-        }
-    }
-
-    fn try_start(&self, index: u32) -> Result<Option<RingThread>, StartError> {
-        let queue = usize::try_from(index).ok().and_then(|at| self.queues.get(at));
-        let Some(setup) = queue.map(|queue| &queue.setup) else {
-            return Ok(None);
-        };
-        let Some(Runnable { size, addresses, kick }) = setup.runnable() else {
-            return Ok(None);
-        };
-        let Ok(index) = u16::try_from(index) else {
-            return Ok(None);
-        };
-        let translate = |user| self.memory.translate(user).ok_or(StartError::Unmapped { user });
-        let copy = |fd: &File| fd.try_clone().map_err(StartError::Thread);
-        let ring = RingSetup {
-            index,
-            size,
-            descriptors: translate(addresses.descriptors)?,
-            avail: translate(addresses.avail)?,
-            used: translate(addresses.used)?,
-            next_avail: setup.base,
-            event_idx: self.features & 1 << VIRTIO_RING_F_EVENT_IDX != 0,
-            indirect: self.features & 1 << VIRTIO_RING_F_INDIRECT_DESC != 0,
-            call: setup.call.as_ref().map(copy).transpose()?,
-            inflight: self
-                .inflight
-                .as_ref()
-                .map(|region| region.queue(index, size))
-                .transpose()
-                .map_err(|error| StartError::Ring(error.into()))?,
-        };
-        let vring = Vring::new(ring, self.memory.memory()).map_err(StartError::Ring)?;
-        let worker = self.device.open_queue(index, self.features).map_err(StartError::Device)?;
-        let error = setup.error.as_ref().map(copy).transpose()?;
-        RingThread::start(vring, worker, copy(kick)?, error).map(Some).map_err(StartError::Thread)
-    }
-}
-
-impl Queue {
-    fn stop(&mut self) {
-        if let Some(running) = self.running.take() {
-            let stopped = running.stop();
-            self.setup.base = stopped.vring.next_avail();
-            self.setup.broken = stopped.failed;
-        }
+    fn change_memory(
+        &mut self,
+        change: impl FnOnce(&mut MemoryTable) -> Result<(), MemoryError>,
+    ) -> WireResult<()> {
+        let changed = self.rings.change_ground(|ground| change(&mut ground.memory));
+        changed.map_err(|error| Refused::Memory(error).into())
     }
 }
 
@@ -249,12 +137,8 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn reset_device(&mut self) -> WireResult<()> {
-        self.end();
-        self.features = 0;
-        self.inflight = None;
-        for queue in &mut self.queues {
-            queue.setup = QueueSetup::default();
-        }
+        self.rings.reset();
+        self.device.reset();
         Ok(())
     }
 
@@ -267,15 +151,13 @@ impl VhostUserBackendReqHandlerMut for Session {
         if unknown != 0 {
             return Err(Refused::Features { unknown }.into());
         }
-        self.change_all(|session| {
-            session.features = features;
-            // vhost-user, "Ring states": without protocol features there is no message to enable
-            // a ring, so that all are.
-            if features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0 {
-                session.queues.iter_mut().for_each(|queue| queue.setup.enabled = true);
-            }
-            Ok(())
-        })
+        self.rings.change_ground(|ground| ground.features = features);
+        // vhost-user, "Ring states": without protocol features there is no message to enable a
+        // ring, so that all are.
+        if features & VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits() == 0 {
+            self.rings.enable_all();
+        }
+        Ok(())
     }
 
     fn set_mem_table(
@@ -290,9 +172,7 @@ impl VhostUserBackendReqHandlerMut for Session {
             user: region.user_addr,
             offset: region.mmap_offset,
         });
-        self.change_all(|session| session.memory.replace(specs.zip(files)))
-            .map_err(Refused::Memory)?;
-        Ok(None)
+        self.change_memory(|memory| memory.replace(specs.zip(files))).map(|()| None)
     }
 
     fn set_vring_num(&mut self, index: u32, num: u32) -> WireResult<()> {
@@ -321,9 +201,8 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn get_vring_base(&mut self, index: u32) -> WireResult<VhostUserVringState> {
-        let queue = self.queue(index)?;
-        queue.stop();
-        Ok(VhostUserVringState::new(index, queue.setup.stop().into()))
+        let base = self.rings.stop(index).map_err(|none| self.no_queue(index, none))?;
+        Ok(VhostUserVringState::new(index, base.into()))
     }
 
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> WireResult<()> {
@@ -361,7 +240,8 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> WireResult<()> {
-        if self.queue(index)?.setup.enabled == enable {
+        let enabled = self.rings.is_enabled(index).map_err(|none| self.no_queue(index, none))?;
+        if enabled == enable {
             return Ok(());
         }
         self.change(index, |setup| setup.enabled = enable)
@@ -417,10 +297,8 @@ impl VhostUserBackendReqHandlerMut for Session {
         let (len, offset) = (kept.mmap_size, kept.mmap_offset);
         let region = InflightRegion::map(file, offset, len, kept.num_queues, kept.queue_size)
             .map_err(Refused::Inflight)?;
-        self.change_all(|session| {
-            session.inflight = Some(region);
-            Ok(())
-        })
+        self.rings.change_ground(|ground| ground.inflight = Some(region));
+        Ok(())
     }
 
     fn get_max_mem_slots(&mut self) -> WireResult<u64> {
@@ -434,14 +312,12 @@ impl VhostUserBackendReqHandlerMut for Session {
         _postcopy: Option<bool>,
     ) -> WireResult<Option<u64>> {
         let spec = single_region(region);
-        self.change_all(|session| session.memory.add(spec, file)).map_err(Refused::Memory)?;
-        Ok(None)
+        self.change_memory(|memory| memory.add(spec, file)).map(|()| None)
     }
 
     fn remove_mem_region(&mut self, region: &VhostUserSingleMemoryRegion) -> WireResult<()> {
         let spec = single_region(region);
-        self.change_all(|session| session.memory.remove(spec)).map_err(Refused::Memory)?;
-        Ok(())
+        self.change_memory(|memory| memory.remove(spec))
     }
 
     fn set_device_state_fd(
