@@ -22,32 +22,42 @@ pub(crate) struct Kernel {
     pub(crate) modules: PathBuf,
 }
 
-/// Fetches and unpacks the stock kernel into `folder`.
-pub(crate) fn kernel(folder: &Path) -> Result<Kernel> {
-    let package = kernel_package()?;
-    command::quietly(
-        Command::new("apt-get").args(["download", "-q"]).arg(&package).current_dir(folder),
-    )?;
-    let archive = only_entry(folder, |name| name.ends_with(".deb"))?;
-    let tree = folder.join("tree");
-    command::quietly(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&tree))?;
-    fs::remove_file(&archive).with_context(|| format!("cannot remove {}", archive.display()))?;
+impl Kernel {
+    /// Fetches the stock kernel and unpacks it into `folder`.
+    pub(crate) fn fetch(folder: &Path) -> Result<Self> {
+        let package = kernel_package()?;
+        command::quietly(
+            Command::new("apt-get").args(["download", "-q"]).arg(&package).current_dir(folder),
+        )?;
+        let archive = only_entry(folder, |name| name.ends_with(".deb"))?;
+        let tree = folder.join("tree");
+        command::quietly(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&tree))?;
+        fs::remove_file(&archive)
+            .with_context(|| format!("cannot remove {}", archive.display()))?;
+        let kernel = Self::unpacked(folder)?;
+        command::quietly(Command::new("depmod").arg("--basedir").arg(&tree).arg(&kernel.release))?;
+        Ok(kernel)
+    }
 
-    let kernel = unpacked_kernel(folder)?;
-    command::quietly(Command::new("depmod").arg("--basedir").arg(&tree).arg(&kernel.release))?;
-    Ok(kernel)
-}
+    /// The kernel that `fetch` has unpacked into `folder`.
+    pub(crate) fn unpacked(folder: &Path) -> Result<Self> {
+        let tree = folder.join("tree");
+        let image = only_entry(&tree.join("boot"), |name| name.starts_with("vmlinuz-"))?;
+        let modules = only_entry(&tree.join("lib/modules"), |_| true)?;
+        let release = modules
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .context("the kernel package has no folder of modules")?;
+        Ok(Self { release, image, modules })
+    }
 
-/// The kernel that `kernel` has unpacked into `folder`.
-pub(crate) fn unpacked_kernel(folder: &Path) -> Result<Kernel> {
-    let tree = folder.join("tree");
-    let image = only_entry(&tree.join("boot"), |name| name.starts_with("vmlinuz-"))?;
-    let modules = only_entry(&tree.join("lib/modules"), |_| true)?;
-    let release = modules
-        .file_name()
-        .map(|name| name.to_string_lossy().into_owned())
-        .context("the kernel package has no folder of modules")?;
-    Ok(Kernel { release, image, modules })
+    /// Copies all of the kernel's modules into a root file system to be.
+    pub(crate) fn copy_modules(&self, root: &Path) -> Result<()> {
+        // `lib` is a link to `usr/lib` in a Debian of today.
+        let home = root.join("usr/lib/modules");
+        fs::create_dir_all(&home).with_context(|| format!("cannot create {}", home.display()))?;
+        command::quietly(Command::new("cp").arg("--recursive").arg(&self.modules).arg(home))
+    }
 }
 
 /// A root file system to make.
@@ -82,6 +92,8 @@ pub(crate) fn root_image(root: &RootFs<'_>, image: &Path) -> Result<()> {
     command::quietly(
         Command::new("mmdebstrap")
             .args(["--quiet", "--variant=minbase", "--format=tar"])
+            // What `finish` has set stays.
+            .arg("--skip=cleanup/reproducible")
             .arg(format!("--aptopt={}", options.display()))
             .arg(format!("--include={}", root.packages.join(",")))
             // Nobody reads manuals in there, and all of it travels through an emulated disk.

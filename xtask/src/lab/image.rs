@@ -18,23 +18,11 @@ const INIT: &str = include_str!("../../assets/lab-init");
 const MODULES: &[&str] = &["virtio_pci", "virtio_blk", "virtio_console"];
 
 /// The root's packages beyond `minbase`: other VMMs and backends, and what tests look with.
+#[rustfmt::skip]
 const PACKAGES: &[&str] = &[
-    "busybox-static",
-    "e2fsprogs",
-    "iperf3",
-    "iproute2",
-    "iputils-ping",
-    "kmod",
-    "libcap-ng0",
-    "libseccomp2",
-    "passt",
-    "pciutils",
-    "procps",
-    "qemu-system-common",
-    "qemu-system-x86",
-    "socat",
-    "strace",
-    "util-linux",
+    "busybox-static", "e2fsprogs", "iperf3", "iproute2", "iputils-ping", "kmod", "libcap-ng0",
+    "libseccomp2", "passt", "pciutils", "procps", "qemu-system-common", "qemu-system-x86", "socat",
+    "strace", "util-linux",
 ];
 
 /// Shell commands run in the root before it becomes an image.
@@ -80,7 +68,7 @@ fn build(folder: &Path, guest: &Path) -> Result<()> {
     let init = overlay.path().join("lab-init");
     fs::write(&init, INIT)?;
     fs::set_permissions(&init, Permissions::from_mode(0o755))?;
-    guest::copy_modules(&kernel, overlay.path())?;
+    kernel.copy_modules(overlay.path())?;
     debian::root_image(
         &RootFs { packages: PACKAGES, overlay: overlay.path(), finish: FINISH, size: "16G" },
         &folder.join("root.ext4"),
