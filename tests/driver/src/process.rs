@@ -114,16 +114,27 @@ impl Process {
         self.wait()
     }
 
-    /// Private resident memory in KiB: what this process costs on top of shared pages.
+    /// Private resident memory in KiB: what this process costs on top of pages that it shares. In
+    /// an unoptimised build most of it is code.
     ///
     /// # Errors
     /// When the process is gone.
     pub fn private_kib(&self) -> Result<u64, Error> {
+        Ok(self.resident_kib("Private_Clean:")? + self.resident_kib("Private_Dirty:")?)
+    }
+
+    /// Resident memory in KiB that is no file's: heap, stacks, changed data.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn anonymous_kib(&self) -> Result<u64, Error> {
+        self.resident_kib("Anonymous:")
+    }
+
+    fn resident_kib(&self, kind: &str) -> Result<u64, Error> {
         let rollup = self.proc("smaps_rollup")?;
-        let kib = |line: &str| line.split_whitespace().nth(1)?.parse::<u64>().ok();
-        let private =
-            |line: &&str| line.starts_with("Private_Clean:") || line.starts_with("Private_Dirty:");
-        Ok(rollup.lines().filter(private).filter_map(kib).sum())
+        let line = rollup.lines().find(|line| line.starts_with(kind)).unwrap_or_default();
+        Ok(line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).unwrap_or(0))
     }
 
     /// Time on a CPU since the start, in nanoseconds, all threads together.
