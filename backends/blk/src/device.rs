@@ -28,7 +28,8 @@ impl Block {
         let image = Image::open(path, options.read_only)?;
         let mut id = [0; ID_LEN];
         // The option's length is checked; a shorter serial number ends with a zero.
-        id.iter_mut().zip(options.serial.bytes()).for_each(|(byte, given)| *byte = given);
+        let serial = options.serial.iter().flat_map(|serial| serial.bytes());
+        id.iter_mut().zip(serial).for_each(|(byte, given)| *byte = given);
         Ok(Self { image: Arc::new(image), id, queues: options.num_queues })
     }
 }

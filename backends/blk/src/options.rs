@@ -24,12 +24,8 @@ RUST_LOG=info (or debug) says more on standard error.";
 
 /// Serves a disk image as a vhost-user block device.
 #[derive(Clone, Debug, clap::Parser)]
-#[command(name = "atoll-blk", version, after_help = EXAMPLES)]
+#[command(name = "atoll-blk", version, after_help = EXAMPLES, next_help_heading = "Disk")]
 pub struct Options {
-    /// What every device process takes.
-    #[command(flatten)]
-    pub backend: Args,
-
     /// Disk image in raw format, or block device
     #[arg(long, value_name = "FILE", required_unless_present = "print_capabilities")]
     pub blk_file: Option<PathBuf>,
@@ -39,12 +35,16 @@ pub struct Options {
     pub read_only: bool,
 
     /// Serial number that the guest sees, of up to 20 ASCII characters
-    #[arg(long, value_name = "SERIAL", default_value = "", value_parser = serial)]
-    pub serial: String,
+    #[arg(long, value_name = "SERIAL", value_parser = serial)]
+    pub serial: Option<String>,
 
     /// Number of queues, each with a thread of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub num_queues: u16,
+
+    /// What every device process takes.
+    #[command(flatten)]
+    pub backend: Args,
 }
 
 /// virtio 1.3 §5.2.6: the string is at most 20 bytes long.

@@ -24,6 +24,10 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     pub fd: Option<RawFd>,
 
+    /// End when the front-end leaves, instead of waiting for the next one
+    #[arg(long)]
+    pub once: bool,
+
     /// Print what this program can do as JSON, and exit
     #[arg(long)]
     pub print_capabilities: bool,

@@ -67,6 +67,9 @@ fn run_device<D: Device>(
         Endpoint::Listening(listener) => {
             while let Some(connection) = listener.accept(&end)? {
                 serve::serve(&device, connection, &config_change, &end).map_err(RunError::Serve)?;
+                if args.once {
+                    break;
+                }
             }
             Ok(())
         }

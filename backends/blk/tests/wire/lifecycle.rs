@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use atoll_driver::{BlkRequest, FrontEnd, Memory, Process, TIMEOUT};
 
+use vhost::vhost_user::VhostUserFrontend;
+
 use crate::disk::{ALL_FEATURES, Driver, Image, PROGRAM};
 
 #[test]
@@ -32,6 +34,31 @@ fn a_front_end_may_leave_and_another_come() {
     assert_eq!(process.open_files().unwrap(), files);
     assert_eq!(process.threads().unwrap().len(), threads);
     assert!(process.running().unwrap());
+}
+
+#[test]
+fn with_once_the_process_ends_with_its_front_end() {
+    let image = Image::new();
+    let mut process = image.serve(&["--once"]);
+    Driver::attach(&image).assert_serves();
+    let (status, stderr) = process.wait().unwrap();
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+    assert!(!image.socket().exists());
+}
+
+#[test]
+fn a_reset_device_starts_over() {
+    let image = Image::new();
+    let _process = image.serve(&[]);
+    let mut driver = Driver::attach(&image);
+    driver.assert_serves();
+    driver.device.inner().reset_device().unwrap();
+    let request = BlkRequest::read(driver.device.memory(), 0, 512).unwrap();
+    driver.queue.submit(&request.buffers()).unwrap();
+    assert!(driver.queue.wait(Duration::from_millis(100)).is_err(), "a reset device serves");
+    driver.device.negotiate(ALL_FEATURES).unwrap();
+    driver.queue = driver.device.start_queue(0, 64).unwrap();
+    driver.assert_serves();
 }
 
 #[test]
