@@ -80,7 +80,7 @@ pub struct Buses {
 /// What a machine's vCPUs start with.
 pub struct Start<'a> {
     /// With memory and interrupt controllers in it.
-    pub vm: &'a VmFd,
+    pub vm: &'a Arc<VmFd>,
     /// The memory in it.
     pub ram: &'a Arc<GuestRam>,
     /// How many, 1 to 64.
@@ -99,6 +99,8 @@ pub struct Start<'a> {
 pub struct Vcpus {
     threads: Vec<Thread>,
     gate: Arc<Gate>,
+    /// With the VM's last descriptor KVM takes its irqfds away, even while its vCPUs run.
+    _vm: Arc<VmFd>,
 }
 
 struct Thread {
@@ -116,7 +118,8 @@ impl Vcpus {
         let created: Result<Vec<_>, _> =
             (0..start.cpus).map(|index| Ok((index, create(start, index)?))).collect();
         let created = created?;
-        let mut vcpus = Self { threads: Vec::new(), gate: Arc::new(Gate::new()) };
+        let (gate, vm) = (Arc::new(Gate::new()), Arc::clone(start.vm));
+        let mut vcpus = Self { threads: Vec::new(), gate, _vm: vm };
         for (index, (fd, page)) in created {
             // On failure, dropping `vcpus` stops those that run already.
             vcpus.threads.push(vcpus.spawn(start, index, fd, page)?);
