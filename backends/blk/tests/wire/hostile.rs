@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use atoll_driver::{
     BlkRequest, Buffer, DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Descriptor, FrontEnd, Memory,
-    Process, Queue, TIMEOUT, VERSION_1, Wire,
+    PROTOCOL_FEATURES, Process, Queue, TIMEOUT, VERSION_1, Wire,
 };
 
 use crate::disk::{ALL_FEATURES, Driver, FLUSH, Image};
@@ -327,6 +327,58 @@ fn garbage_ends_the_connection_and_not_the_process() {
     Driver::attach(&image).assert_serves();
     let (status, stderr) = process.terminate().unwrap();
     assert!(status.success(), "{stderr}");
+}
+
+/// Numbers that look random and are the same in each run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.0 >> 33) % limit
+    }
+}
+
+#[test]
+fn arbitrary_messages_leave_nothing_behind() {
+    let image = Image::new();
+    let mut process = image.serve(&["--num-queues=2"]);
+    Driver::attach(&image).assert_serves();
+    let mut driver = Driver::attach(&image);
+    driver.assert_serves();
+    let files = process.open_files().unwrap();
+    drop(driver);
+
+    let file = tempfile::tempfile().unwrap();
+    file.set_len(1 << 20).unwrap();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
+    let mut numbers = Numbers(1);
+    for _ in 0..200 {
+        let wire = Wire::over(UnixStream::connect(image.socket()).unwrap()).unwrap();
+        // Features with those of the protocol, so that later messages get further.
+        wire.send(2, &0x1_7000_0000u64.to_ne_bytes(), &[]).unwrap();
+        wire.send(16, &PROTOCOL_FEATURES.bits().to_ne_bytes(), &[]).unwrap();
+        for _ in 0..1 + numbers.below(8) {
+            let request = numbers.below(46) as u32;
+            let len = [0, 4, 8, 12, 20, 24, 32, 40][numbers.below(8) as usize];
+            // Mostly small values: indices, counts and sizes that could be meant.
+            let payload: Vec<u8> = (0..len)
+                .map(|at| match numbers.below(8) {
+                    0 => numbers.below(256) as u8,
+                    _ => u8::from(at % 4 == 0) * numbers.below(4) as u8,
+                })
+                .collect();
+            let fds = vec![fd; numbers.below(3) as usize];
+            // It fails once the other side has had enough.
+            if wire.send_raw([request, 1 | 8, len], &payload, &fds).is_err() {
+                break;
+            }
+        }
+    }
+    let mut driver = Driver::attach(&image);
+    driver.assert_serves();
+    assert_eq!(process.open_files().unwrap(), files);
+    assert!(process.running().unwrap());
 }
 
 #[test]
