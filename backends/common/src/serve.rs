@@ -68,6 +68,11 @@ fn serve_message(
         }
         Err(WireError::SocketBroken(error)) => left(&error),
         Err(WireError::ReqHandlerError(error)) => judge(&name, &error),
+        Err(WireError::InactiveOperation(feature)) => {
+            let names: Vec<_> = feature.iter_names().map(|(name, _)| name).collect();
+            tracing::error!("front-end cut off, {name} needs {}", names.join(" and "));
+            false
+        }
         Err(error) => {
             tracing::error!("front-end cut off after {name}: {error}");
             false

@@ -31,6 +31,8 @@ impl EndRequest {
             Arc::new(Self { asked: AtomicBool::new(false), event, connection: Mutex::default() });
         let raised = Arc::clone(&request);
         thread::Builder::new().name("signals".into()).stack_size(STACK).spawn(move || {
+            // Or it would take, and lose, those that a device reads itself, such as SIGWINCH.
+            let _always = SigSet::all().thread_block();
             if let Ok(signal) = signals.wait() {
                 tracing::info!("{signal}: finishing what is in flight");
                 raised.raise();

@@ -353,14 +353,27 @@ fn arbitrary_messages_leave_nothing_behind() {
     file.set_len(1 << 20).unwrap();
     let fd = std::os::fd::AsRawFd::as_raw_fd(&file);
     let mut numbers = Numbers(1);
-    for _ in 0..200 {
+    for _ in 0..400 {
         let wire = Wire::over(UnixStream::connect(image.socket()).unwrap()).unwrap();
         // Features with those of the protocol, so that later messages get further.
         wire.send(2, &0x1_7000_0000u64.to_ne_bytes(), &[]).unwrap();
         wire.send(16, &PROTOCOL_FEATURES.bits().to_ne_bytes(), &[]).unwrap();
-        for _ in 0..1 + numbers.below(8) {
+        for _ in 0..16 {
             let request = numbers.below(46) as u32;
-            let len = [0, 4, 8, 12, 20, 24, 32, 40][numbers.below(8) as usize];
+            // Mostly the right frame, so that what is in it gets looked at.
+            let (mut len, mut count) = match request {
+                1 | 3 | 4 | 15 | 17 | 34 | 36 => (0, 0),
+                5 | 37 => (40, 1),
+                9 | 38 => (40, 0),
+                12..=14 => (8, 1),
+                24 | 25 => (16, 0),
+                31 => (24, 0),
+                32 => (24, 1),
+                _ => (8, 0),
+            };
+            if numbers.below(8) == 0 {
+                (len, count) = (numbers.below(64) as u32, numbers.below(3) as usize);
+            }
             // Mostly small values: indices, counts and sizes that could be meant.
             let payload: Vec<u8> = (0..len)
                 .map(|at| match numbers.below(8) {
@@ -368,9 +381,8 @@ fn arbitrary_messages_leave_nothing_behind() {
                     _ => u8::from(at % 4 == 0) * numbers.below(4) as u8,
                 })
                 .collect();
-            let fds = vec![fd; numbers.below(3) as usize];
             // It fails once the other side has had enough.
-            if wire.send_raw([request, 1 | 8, len], &payload, &fds).is_err() {
+            if wire.send_raw([request, 1 | 8, len], &payload, &vec![fd; count]).is_err() {
                 break;
             }
         }
