@@ -41,6 +41,7 @@ fn of_size(size: u64) -> Vec<MapEntry> {
         entry(0, layout::LOW_RAM_END, RangeType::Ram),
         entry(layout::LOW_RAM_END, 0xa_0000, RangeType::Reserved),
         entry(layout::ACPI_TABLES.start, layout::ACPI_TABLES.end, RangeType::Acpi),
+        entry(layout::BIOS_END.start, layout::BIOS_END.end, RangeType::Reserved),
     ];
     for range in layout::ram_ranges(size) {
         let start = range.start.max(layout::HIGH_RAM_START);

@@ -7,7 +7,7 @@
 use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError, GuestMemoryMmap};
 
-use super::layout;
+use super::{layout, reset_vector};
 
 /// How a kernel wants to be entered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +76,8 @@ impl EntryPoint {
     }
 }
 
-/// Writes the descriptor table, and the page tables where the protocol has paging on.
+/// Writes the descriptor table, the page tables where the protocol has paging on, and the reset
+/// vector.
 ///
 /// # Errors
 /// When guest memory ends below 1 MiB.
@@ -87,6 +88,7 @@ pub fn write_boot_tables(
     for (address, descriptor) in (layout::GDT..).step_by(8).zip(gdt(protocol)) {
         memory.write_obj(descriptor, GuestAddress(address))?;
     }
+    reset_vector::write(memory)?;
     match protocol {
         Protocol::Pvh => Ok(()),
         Protocol::Linux64 => write_identity_map(memory),

@@ -4,6 +4,7 @@ mod cpuid;
 mod entry;
 pub mod layout;
 mod msr;
+mod reset_vector;
 mod setup;
 
 pub use cpuid::{Cpuid, CpuidError};
