@@ -1,7 +1,6 @@
 //! What can go wrong between a device and its back-end.
 
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use vhost::vhost_user::message::FrontendReq;
@@ -27,37 +26,25 @@ pub enum VhostUserError {
         timeout.as_secs()
     )]
     NobodyThere {
-        /// The socket.
-        path: PathBuf,
         /// How long was waited.
         timeout: Duration,
         /// What the last attempt met.
         source: io::Error,
     },
     /// The path is something else.
-    #[error("{} is not a socket", path.display())]
-    NotASocket {
-        /// The path.
-        path: PathBuf,
-    },
+    #[error("it is not a socket")]
+    NotASocket,
     /// The path does not fit in a socket address.
-    #[error("socket path {} has {len} bytes, but the kernel takes at most {max}", path.display())]
+    #[error("the path has {len} bytes, but the kernel takes at most {max}")]
     PathTooLong {
-        /// The path.
-        path: PathBuf,
         /// Its length.
         len: usize,
         /// The most there can be.
         max: usize,
     },
     /// Connecting failed for a reason that won't pass.
-    #[error("connecting to {}", path.display())]
-    Connect {
-        /// The socket.
-        path: PathBuf,
-        /// What the kernel says.
-        source: io::Error,
-    },
+    #[error("connecting")]
+    Connect(#[source] io::Error),
     /// The socket failed in the middle of a request.
     #[error("{request:?}: the connection failed")]
     Io {

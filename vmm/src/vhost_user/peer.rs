@@ -51,8 +51,7 @@ pub(super) fn wait_for(
             Err(Attempt::Never(error)) => return Err(error),
         };
         if let Some(timeout) = timeout.filter(|timeout| start.elapsed() >= *timeout) {
-            let path = path.to_owned();
-            return Err(VhostUserError::NobodyThere { path, timeout, source: error });
+            return Err(VhostUserError::NobodyThere { timeout, source: error });
         }
         if !std::mem::replace(&mut told, true) {
             let limit = timeout.map_or_else(String::new, |t| format!(" up to {} s", t.as_secs()));
@@ -74,18 +73,17 @@ pub(super) enum Attempt {
 pub(super) fn try_connect(path: &Path) -> Result<UnixStream, Attempt> {
     if path.as_os_str().len() >= PATH_MAX {
         let len = path.as_os_str().len();
-        let path = path.to_owned();
-        return Err(Attempt::Never(VhostUserError::PathTooLong { path, len, max: PATH_MAX - 1 }));
+        return Err(Attempt::Never(VhostUserError::PathTooLong { len, max: PATH_MAX - 1 }));
     }
     UnixStream::connect(path).map_err(|error| match error.kind() {
         // A file that is not a socket refuses connections as well.
         io::ErrorKind::ConnectionRefused if !is_socket(path) => {
-            Attempt::Never(VhostUserError::NotASocket { path: path.to_owned() })
+            Attempt::Never(VhostUserError::NotASocket)
         }
         io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::WouldBlock => {
             Attempt::NotYet(error)
         }
-        _ => Attempt::Never(VhostUserError::Connect { path: path.to_owned(), source: error }),
+        _ => Attempt::Never(VhostUserError::Connect(error)),
     })
 }
 

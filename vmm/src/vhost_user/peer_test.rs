@@ -43,10 +43,10 @@ fn what_can_never_become_a_back_end_is_refused_at_once() {
     let start = Instant::now();
     for path in [file.as_path(), dir.path(), Path::new("/dev/null")] {
         let error = wait_for("disk0", path, Some(Duration::from_secs(10))).unwrap_err();
-        assert!(matches!(error, VhostUserError::NotASocket { .. }), "{path:?}: {error}");
+        assert!(matches!(error, VhostUserError::NotASocket), "{path:?}: {error}");
     }
     let long = PathBuf::from(format!("/{}", "x".repeat(107)));
     let error = wait_for("disk0", &long, Some(Duration::from_secs(10))).unwrap_err();
-    assert!(matches!(error, VhostUserError::PathTooLong { len: 108, max: 107, .. }), "{error}");
+    assert!(matches!(error, VhostUserError::PathTooLong { len: 108, max: 107 }), "{error}");
     assert!(start.elapsed() < Duration::from_secs(5));
 }
