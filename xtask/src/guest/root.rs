@@ -69,13 +69,14 @@ ExecStart=
 ExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200,57600,38400,9600 - $TERM
 ",
     ),
-    // At boot udev looks at the devices that a virtual machine has, not at a hundred terminals.
+    // At boot udev looks at the devices that a virtual machine has (its power button is ACPI's),
+    // not at a hundred terminals.
     (
         "etc/systemd/system/systemd-udev-trigger.service.d/virtual.conf",
         0o644,
         "[Service]
 ExecStart=
-ExecStart=-udevadm trigger --action=add --subsystem-match=virtio --subsystem-match=block --subsystem-match=net --subsystem-match=input
+ExecStart=-udevadm trigger --action=add --subsystem-match=virtio --subsystem-match=acpi --subsystem-match=block --subsystem-match=net --subsystem-match=input
 ExecStart=-udevadm trigger --action=add --subsystem-match=tty --sysname-match=hvc* --sysname-match=ttyS0
 ",
     ),
