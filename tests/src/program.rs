@@ -37,6 +37,6 @@ fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     // Administrators' tools (mke2fs, ip) are not on everybody's path.
     std::env::split_paths(&path)
-        .chain(["/usr/sbin".into(), "/sbin".into(), "/usr/libexec".into(), "/usr/lib/qemu".into()])
+        .chain(["/usr/sbin".into(), "/sbin".into(), "/usr/libexec".into()])
         .find_map(|directory| on_disk(&directory.join(name)))
 }
