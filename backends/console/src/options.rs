@@ -39,9 +39,8 @@ pub struct Options {
     pub stdio: bool,
 
     /// The guest's console is a new pseudo-terminal, with a symbolic link to it
-    #[arg(long, value_name = "LINK", num_args = 0..=1, require_equals = true,
-          default_missing_value = "")]
-    pub pty: Option<PathBuf>,
+    #[arg(long, value_name = "LINK", num_args = 0..=1, require_equals = true)]
+    pub pty: Option<Option<PathBuf>>,
 
     /// The guest's console is whoever connects to this socket
     #[arg(long, value_name = "PATH")]

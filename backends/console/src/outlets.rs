@@ -11,7 +11,7 @@ use crate::outlet::{OpenError, Outlet};
 /// Opens the one that the command line names.
 pub(crate) fn open(options: &Options) -> Result<Box<dyn Outlet>, OpenError> {
     if let Some(link) = &options.pty {
-        return Ok(Box::new(pty::Pty::open(link)?));
+        return Ok(Box::new(pty::Pty::open(link.as_deref())?));
     }
     if let Some(path) = &options.unix {
         return Ok(Box::new(socket::Socket::open(path)?));

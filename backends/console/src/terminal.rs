@@ -3,29 +3,17 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::panic;
-use std::sync::Arc;
+use std::sync::{Mutex, PoisonError};
 
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 
-/// Standard input in raw mode, so that every key is the guest's. Restored when dropped, and when
-/// any thread panics.
-pub(crate) struct RawTerminal {
-    before: Arc<Saved>,
-}
+/// The settings from before, until they are restored.
+static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
-struct Saved(Termios);
-
-// SAFETY: a `Termios` is plain settings; nix keeps a `RefCell` in it, which is only borrowed by
-// calls that take it by reference, and those that restore run one at a time: at the end of the
-// process, or in the hook of the panic that ends it.
-unsafe impl Sync for Saved {}
-
-impl Saved {
-    fn restore(&self) {
-        // Fails only when the terminal is gone, and then there is nothing to restore.
-        let _gone = tcsetattr(io::stdin().as_fd(), SetArg::TCSANOW, &self.0);
-    }
-}
+/// Standard input in raw mode, so that every key is the guest's. Restored when dropped, when any
+/// thread panics, and when the process exits without dropping anything.
+pub(crate) struct RawTerminal(());
 
 impl RawTerminal {
     /// Makes standard input raw; `None` when it is no terminal, such as a pipe or a file.
@@ -33,19 +21,43 @@ impl RawTerminal {
         let before = tcgetattr(io::stdin().as_fd()).ok()?;
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
-        let before = Arc::new(Saved(before));
-        let (in_panic, report) = (Arc::clone(&before), panic::take_hook());
+        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+        let report = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            in_panic.restore();
+            restore();
             report(info);
         }));
-        tcsetattr(io::stdin().as_fd(), SetArg::TCSANOW, &raw).ok()?;
-        Some(Self { before })
+        // SAFETY: the function may run at any time and on any thread, and does not unwind.
+        unsafe { libc::atexit(restore_at_exit) };
+        set(&raw).ok()?;
+        Some(Self(()))
     }
 }
 
 impl Drop for RawTerminal {
     fn drop(&mut self) {
-        self.before.restore();
+        restore();
     }
+}
+
+extern "C" fn restore_at_exit() {
+    restore();
+}
+
+fn restore() {
+    // Without waiting: whoever has it restores.
+    let Ok(mut before) = BEFORE.try_lock() else { return };
+    if let Some(before) = before.take() {
+        // Fails only when the terminal is gone, and then there is nothing to restore.
+        let _gone = set(&before);
+    }
+}
+
+/// Changes the settings, also from the background, where the kernel would stop us for it.
+fn set(settings: &Termios) -> nix::Result<()> {
+    let stop: SigSet = [Signal::SIGTTOU].into_iter().collect();
+    let mask = stop.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let result = tcsetattr(io::stdin().as_fd(), SetArg::TCSANOW, settings);
+    mask.thread_set_mask()?;
+    result
 }

@@ -26,8 +26,8 @@ pub(super) struct Pty {
 }
 
 impl Pty {
-    /// Makes a pseudo-terminal, and a symbolic link to it unless `link` is empty.
-    pub(super) fn open(link: &Path) -> Result<Self, OpenError> {
+    /// Makes a pseudo-terminal, and a symbolic link to it if one is wanted.
+    pub(super) fn open(link: Option<&Path>) -> Result<Self, OpenError> {
         let failed = |source| OpenError::System { doing: "make a pseudo-terminal", source };
         let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC);
         let master = master.map_err(failed)?;
@@ -47,10 +47,7 @@ impl Pty {
         let opens = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC);
         let opens = opens.map_err(failed)?;
         opens.add_watch(name.as_str(), AddWatchFlags::IN_OPEN).map_err(failed)?;
-        let link = match link.as_os_str().is_empty() {
-            true => None,
-            false => Some(Link::make(link, &name)?),
-        };
+        let link = link.map(|link| Link::make(link, &name)).transpose()?;
         // Not a log line: whoever asked for a pseudo-terminal needs its name.
         eprintln!("atoll-console: the console is at {name}");
         let mut pty = Self { master, opens, attached: false, _link: link };

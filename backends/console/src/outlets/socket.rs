@@ -15,6 +15,9 @@ pub(super) struct Socket {
     client: Option<UnixStream>,
     /// Whether the client may still send; one that shut down its side goes on reading.
     sending: bool,
+    /// Whether it still reads. What one that has left had typed is the guest's all the same,
+    /// until the next client comes.
+    reading: bool,
     _file: SocketFile,
 }
 
@@ -23,13 +26,22 @@ impl Socket {
         let (listener, file) = unix_socket::bind(path)?;
         let failed = |source| SocketError::Bind { path: path.into(), source };
         listener.set_nonblocking(true).map_err(failed)?;
-        Ok(Self { listener, client: None, sending: false, _file: file })
+        Ok(Self { listener, client: None, sending: false, reading: false, _file: file })
+    }
+}
+
+impl Socket {
+    /// Closes the connection of a client that is done with it.
+    fn forget(&mut self) {
+        if !self.sending && !self.reading {
+            self.client = None;
+        }
     }
 }
 
 impl Outlet for Socket {
     fn output(&self) -> Option<BorrowedFd<'_>> {
-        self.client.as_ref().map(AsFd::as_fd)
+        self.client.as_ref().filter(|_| self.reading).map(AsFd::as_fd)
     }
 
     fn input(&self) -> Option<BorrowedFd<'_>> {
@@ -37,11 +49,11 @@ impl Outlet for Socket {
     }
 
     fn events(&self) -> Option<BorrowedFd<'_>> {
-        self.client.is_none().then(|| self.listener.as_fd())
+        (!self.reading).then(|| self.listener.as_fd())
     }
 
     fn check(&mut self) {
-        if self.client.is_some() {
+        if self.reading {
             return;
         }
         // A client may leave between its connect and our accept.
@@ -51,17 +63,19 @@ impl Outlet for Socket {
         });
         if let Ok(client) = accepted {
             tracing::info!("a client is attached");
-            (self.client, self.sending) = (Some(client), true);
+            (self.client, self.sending, self.reading) = (Some(client), true, true);
         }
     }
 
     fn input_ended(&mut self) {
         self.sending = false;
+        self.forget();
     }
 
     fn output_failed(&mut self, reason: &str) {
         tracing::info!("the client has left: {reason}");
-        self.client = None;
+        self.reading = false;
+        self.forget();
     }
 
     fn window(&self) -> Option<Size> {

@@ -1,0 +1,62 @@
+//! What is wrong with a command line or a path is one sentence, with its way out.
+
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use atoll_driver::Process;
+
+use crate::rig::command;
+
+const FAILED: i32 = 1;
+const USAGE: i32 = 2;
+
+fn fails(dir: &Path, args: &[&str], code: i32, sentence: &str) {
+    let mut command = command(dir, args);
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let (status, stderr) = Process::run(&mut command).unwrap().wait().unwrap();
+    assert_eq!(status.code(), Some(code), "{args:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "one line: {stderr}");
+    assert!(stderr.starts_with("atoll-console: "), "{stderr}");
+    assert!(stderr.contains(sentence), "'{sentence}' in: {stderr}");
+}
+
+#[test]
+fn wrong_options_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    fails(dir.path(), &[], USAGE, "--stdio");
+    fails(dir.path(), &["--stdio", "--file=x"], USAGE, "--file");
+    fails(dir.path(), &["--pty", "--unix=x"], USAGE, "--unix");
+    fails(dir.path(), &["--sdtio"], USAGE, "--stdio");
+}
+
+#[test]
+fn a_path_that_cannot_be_used_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let option = |name: &str, at: &str| format!("--{name}={}", path(at).display());
+    fs::write(path("taken"), "precious").unwrap();
+    let _served = UnixListener::bind(path("served")).unwrap();
+    fails(dir.path(), &[&option("file", "no/such")], FAILED, "no/such");
+    fails(dir.path(), &[&option("file", "")], FAILED, &dir.path().display().to_string());
+    fails(dir.path(), &[&option("unix", "no/such")], FAILED, "no/such");
+    fails(dir.path(), &[&option("unix", "taken")], FAILED, "taken");
+    fails(dir.path(), &[&option("unix", "served")], FAILED, "served");
+    fails(dir.path(), &[&option("unix", &"x".repeat(120))], FAILED, "xxxx");
+    fails(dir.path(), &[&option("pty", "taken")], FAILED, "taken");
+    fails(dir.path(), &[&option("pty", "no/such")], FAILED, "no/such");
+    assert_eq!(fs::read(path("taken")).unwrap(), b"precious", "nothing is lost");
+}
+
+#[test]
+fn help_and_capabilities_are_printed() {
+    let output = |arg: &str| {
+        Command::new(env!("CARGO_BIN_EXE_atoll-console")).arg(arg).output().unwrap().stdout
+    };
+    let help = String::from_utf8(output("--help")).unwrap();
+    assert!(help.contains("Examples:") && help.contains("--pty"), "{help}");
+    let capabilities: serde_json::Value =
+        serde_json::from_slice(&output("--print-capabilities")).unwrap();
+    assert_eq!(capabilities["type"], "console");
+}

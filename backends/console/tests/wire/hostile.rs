@@ -1,0 +1,70 @@
+//! Drivers that break the rules. The process lives and serves on.
+
+use std::io::{Read, Write};
+
+use atoll_driver::{Buffer, DESC_INDIRECT, DESC_NEXT, Descriptor, TIMEOUT};
+
+use crate::rig::{Rig, connect};
+
+fn start() -> Rig {
+    Rig::start(|dir| vec![format!("--unix={}", dir.join("tty").display())])
+}
+
+fn check_alive(rig: &mut Rig) {
+    let mut client = connect(&rig.path("tty"));
+    rig.reattach();
+    rig.guest.print(b"alive");
+    let mut got = [0; 5];
+    client.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"alive");
+}
+
+#[test]
+fn useless_chains_come_back_and_print_nothing() {
+    let mut rig = start();
+    let memory = rig.guest.device.memory().clone();
+    let address = memory.put(b"not to be printed").unwrap();
+    let chains: [&[Buffer]; 4] = [
+        &[Buffer::writable(address, 8)],
+        &[Buffer::readable(memory.end(), 8)],
+        &[Buffer::readable(u64::MAX - 4, 8)],
+        &[Buffer::writable(address, 8), Buffer::readable(address, 8)],
+    ];
+    for chain in chains {
+        rig.guest.transmit.submit(chain).unwrap();
+        assert_eq!(rig.guest.transmit.wait(TIMEOUT).unwrap().len, 0);
+    }
+    check_alive(&mut rig);
+}
+
+#[test]
+fn looped_chains_and_wrong_indirect_tables_are_survived() {
+    let mut rig = start();
+    let address = rig.guest.device.memory().put(b"not to be printed").unwrap();
+    let ring = rig.guest.transmit.ring().clone();
+    let loops = Descriptor { addr: address, len: 8, flags: DESC_NEXT, next: 0 };
+    let outside = Descriptor { next: 60_000, ..loops };
+    let table = ring.write_table(&[loops]).unwrap();
+    let indirect = |len| Descriptor { addr: table, len, flags: DESC_INDIRECT, next: 0 };
+    for first in [loops, outside, indirect(16), indirect(0), indirect(17)] {
+        ring.write_descriptor(0, first).unwrap();
+        rig.guest.transmit.adopt(0);
+        ring.push_head(0).unwrap();
+        rig.guest.transmit.kick().unwrap();
+        assert_eq!(rig.guest.transmit.wait(TIMEOUT).unwrap().len, 0);
+    }
+    check_alive(&mut rig);
+}
+
+#[test]
+fn a_ring_whose_index_jumps_stops_alone() {
+    let mut rig = start();
+    rig.guest.transmit.ring().set_avail_index(0x7000).unwrap();
+    rig.guest.transmit.kick().unwrap();
+    assert!(rig.guest.transmit.wait_broken(TIMEOUT).unwrap(), "the front-end is told");
+    let mut client = connect(&rig.path("tty"));
+    client.write_all(b"still typing").unwrap();
+    assert_eq!(rig.guest.read(12), b"still typing");
+    drop(client);
+    check_alive(&mut rig);
+}

@@ -1,0 +1,15 @@
+//! `atoll-console` as a process: a software driver on one side, a person's terminal, client or file
+//! on the other. No KVM.
+#![expect(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    reason = "a test says what it expects by panicking"
+)]
+
+mod commands;
+mod file;
+mod hostile;
+mod pty;
+mod rig;
+mod socket;
+mod stdio;

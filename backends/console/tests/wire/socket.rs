@@ -1,0 +1,206 @@
+//! `--unix`: clients that come, read, type and go.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::thread;
+
+use crate::rig::{MOMENT, Rig, connect, eventually, pattern, reader};
+
+const MIB: usize = 1 << 20;
+
+fn start() -> Rig {
+    Rig::start(|dir| vec![format!("--unix={}", dir.join("tty").display())])
+}
+
+fn client(rig: &Rig) -> UnixStream {
+    connect(&rig.path("tty"))
+}
+
+/// A client that is known to be attached.
+fn attached(rig: &mut Rig) -> UnixStream {
+    let mut client = client(rig);
+    rig.guest.print(b"!");
+    let mut mark = [0];
+    client.read_exact(&mut mark).unwrap();
+    assert_eq!(&mark, b"!");
+    client
+}
+
+#[test]
+fn megabytes_pass_both_ways_unchanged() {
+    let mut rig = start();
+    let client = client(&rig);
+    let (out, mut typing) = (pattern(2 * MIB), client.try_clone().unwrap());
+    let reading = reader(client, out.len());
+    let writing = thread::spawn(move || typing.write_all(&pattern(2 * MIB)).unwrap());
+    // One after the other here; on the wire both are under way at the same time.
+    rig.guest.print(&out);
+    assert!(reading.join().unwrap() == out, "the output differs");
+    assert!(rig.guest.read(2 * MIB) == pattern(2 * MIB), "the input differs");
+    writing.join().unwrap();
+    rig.terminate();
+}
+
+#[test]
+fn output_is_kept_until_somebody_comes() {
+    let mut rig = start();
+    rig.guest.print(b"kept while nobody looks\n");
+    let mut client = client(&rig);
+    let mut got = [0; 24];
+    client.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"kept while nobody looks\n");
+}
+
+#[test]
+fn what_is_kept_is_bounded_and_the_newest() {
+    let mut rig = start();
+    let out = pattern(3 * MIB);
+    rig.guest.print(&out);
+    let anonymous = rig.process.anonymous_kib().unwrap();
+    assert!(anonymous <= 1536, "{anonymous} KiB of heap and stacks");
+    let mut client = client(&rig);
+    client.set_read_timeout(Some(MOMENT)).unwrap();
+    let mut got = Vec::new();
+    let end = client.read_to_end(&mut got).unwrap_err();
+    assert_eq!(end.kind(), ErrorKind::WouldBlock);
+    assert!((32 << 10..=512 << 10).contains(&got.len()), "{} bytes were kept", got.len());
+    assert!(out.ends_with(&got), "they are not the newest, or not in order");
+}
+
+#[test]
+fn a_slow_reader_loses_nothing() {
+    let mut rig = start();
+    let out = pattern(MIB);
+    let mut client = attached(&mut rig);
+    let expected = out.clone();
+    let reading = thread::spawn(move || {
+        let mut got = Vec::new();
+        let mut piece = vec![0; 200 << 10];
+        while got.len() < expected.len() {
+            thread::sleep(MOMENT);
+            let count = client.read(&mut piece).unwrap();
+            got.extend_from_slice(&piece[..count]);
+        }
+        assert!(got == expected, "the output differs");
+    });
+    rig.guest.print(&out);
+    reading.join().unwrap();
+}
+
+#[test]
+fn a_client_may_leave_and_the_next_one_gets_what_it_missed() {
+    let mut rig = start();
+    for _ in 0..3 {
+        drop(attached(&mut rig));
+        thread::sleep(MOMENT);
+        rig.guest.print(b"in between;");
+        let mut next = client(&rig);
+        let mut got = [0; 11];
+        next.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"in between;");
+    }
+}
+
+#[test]
+fn a_client_that_has_said_all_still_reads() {
+    let mut rig = start();
+    let mut client = client(&rig);
+    client.write_all(b"last words").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(rig.guest.read(10), b"last words");
+    rig.guest.print(b"answer");
+    let mut got = [0; 6];
+    client.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"answer");
+}
+
+#[test]
+fn what_is_typed_before_the_guest_is_there_arrives() {
+    let mut rig = start();
+    rig.guest.device.disconnect();
+    eventually("the end of the rings", || {
+        let threads = rig.process.threads().ok()?;
+        (!threads.iter().any(|name| name.starts_with("vring"))).then_some(())
+    });
+    let mut client = client(&rig);
+    client.write_all(b"root\n").unwrap();
+    thread::sleep(MOMENT);
+    rig.reattach();
+    assert_eq!(rig.guest.read(5), b"root\n");
+}
+
+#[test]
+fn the_guest_may_go_and_come_back_under_an_attached_client() {
+    let mut rig = start();
+    let mut client = attached(&mut rig);
+    for _ in 0..5 {
+        rig.reattach();
+        rig.guest.print(b"boot");
+        let mut got = [0; 4];
+        client.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"boot");
+        client.write_all(b"key").unwrap();
+        assert_eq!(rig.guest.read(3), b"key");
+    }
+}
+
+#[test]
+fn typing_stops_at_a_guest_that_does_not_read() {
+    let rig = start();
+    rig.guest.device.disconnect();
+    let mut client = client(&rig);
+    client.set_write_timeout(Some(MOMENT)).unwrap();
+    let flood = vec![b'x'; 8 * MIB];
+    let end = client.write_all(&flood).unwrap_err();
+    assert_eq!(end.kind(), ErrorKind::WouldBlock, "the flood is held back");
+    let anonymous = rig.process.anonymous_kib().unwrap();
+    assert!(anonymous <= 1024, "{anonymous} KiB of heap and stacks");
+    let before = rig.process.cpu_nanoseconds().unwrap();
+    thread::sleep(MOMENT);
+    let spent = rig.process.cpu_nanoseconds().unwrap() - before;
+    assert!(spent < 5_000_000, "{spent} ns of work though there is nothing to do");
+}
+
+#[test]
+fn sigterm_lets_the_last_words_out_and_removes_the_socket() {
+    let mut rig = start();
+    let client = attached(&mut rig);
+    let last = pattern(50 << 10);
+    rig.guest.print(&last);
+    let reading = reader(client, last.len());
+    rig.terminate();
+    assert!(reading.join().unwrap() == last, "the output differs");
+    assert!(!rig.path("tty").exists(), "its file is removed");
+}
+
+#[test]
+fn at_rest_it_costs_no_processor_time_and_little_memory() {
+    let mut rig = start();
+    let _client = attached(&mut rig);
+    thread::sleep(MOMENT);
+    let before = rig.process.cpu_nanoseconds().unwrap();
+    thread::sleep(3 * MOMENT);
+    assert_eq!(rig.process.cpu_nanoseconds().unwrap(), before, "it slept all the time");
+    let anonymous = rig.process.anonymous_kib().unwrap();
+    assert!(anonymous <= 1024, "{anonymous} KiB of heap and stacks");
+    if cfg!(not(debug_assertions)) {
+        let private = rig.process.private_kib().unwrap();
+        assert!(private <= 3 * 1024, "{private} KiB of private memory");
+    }
+}
+
+#[test]
+fn a_hundred_clients_leave_nothing_behind() {
+    let mut rig = start();
+    drop(attached(&mut rig));
+    thread::sleep(MOMENT);
+    let files = rig.process.open_files().unwrap();
+    for _ in 0..100 {
+        drop(client(&rig));
+    }
+    eventually("all descriptors closed", || {
+        (rig.process.open_files().unwrap() == files).then_some(())
+    });
+    drop(attached(&mut rig));
+}
