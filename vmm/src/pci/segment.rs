@@ -3,6 +3,13 @@
 //! Does what firmware would: every BAR gets an address before the guest starts, and a guest that
 //! knows better may change it.
 
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic,
+    clippy::unreachable
+)]
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;

@@ -93,6 +93,7 @@ impl RemoteDevice {
             activation: None,
             life: Life::new(),
             retry_at: None,
+            driver_blamed: false,
         };
         let thread = thread::Builder::new()
             .name(format!("dev-{id}"))

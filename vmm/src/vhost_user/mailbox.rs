@@ -3,6 +3,13 @@
 //! Writers never wait. Whatever a guest writes, the mailbox holds at most one start, one reset and
 //! one value for each byte of configuration space.
 
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic,
+    clippy::unreachable
+)]
+
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 

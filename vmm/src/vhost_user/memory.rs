@@ -1,5 +1,12 @@
 //! Guest memory as a back-end gets it: a table of file-backed regions, and rings in them.
 
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic,
+    clippy::unreachable
+)]
+
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -62,7 +69,8 @@ impl Table {
     /// Checks that each part of `ring` lies in one region (sizes: virtio 1.3 §2.7).
     pub(super) fn check(&self, ring: &Ring) -> Result<(), VhostUserError> {
         let size = u64::from(ring.size);
-        let parts = [(ring.desc, 16 * size), (ring.avail, 6 + 2 * size), (ring.used, 6 + 8 * size)];
+        let len = |entry: u64, rest: u64| size.saturating_mul(entry).saturating_add(rest);
+        let parts = [(ring.desc, len(16, 0)), (ring.avail, len(2, 6)), (ring.used, len(8, 6))];
         let outside = parts.into_iter().find(|&(address, len)| !self.holds(address, len));
         outside.map_or(Ok(()), |(address, _)| {
             Err(VhostUserError::RingOutsideMemory { queue: ring.index, address })

@@ -44,6 +44,8 @@ pub(super) struct DeviceThread {
     pub(super) life: Life,
     /// When to look for a lost back-end again.
     pub(super) retry_at: Option<Instant>,
+    /// Whether the log has it that the guest's driver does wrong; it could fill the log.
+    pub(super) driver_blamed: bool,
 }
 
 /// What woke the thread.
@@ -145,7 +147,7 @@ impl DeviceThread {
         if let Err(error) = activation.rings.iter().try_for_each(|ring| self.table.check(ring)) {
             // The guest's mistake, not the back-end's: nothing was started, so the device is as
             // good as lost until the driver resets it.
-            warn!("device {}: the guest's driver failed: {}", self.id, error.sentence());
+            self.blame_driver(&error.sentence());
             self.activation = None;
             return self.need_reset();
         }
@@ -184,11 +186,17 @@ impl DeviceThread {
 
     fn ring_broke(&mut self) {
         if self.life.state() == State::Active {
-            warn!(
-                "device {}: the back-end at {} gave up on a ring that the guest's driver broke",
-                self.id, self.peer
-            );
+            self.blame_driver("the back-end gave up on a ring");
             self.need_reset();
+        }
+    }
+
+    fn blame_driver(&mut self, what: &str) {
+        let Self { id, .. } = self;
+        if std::mem::replace(&mut self.driver_blamed, true) {
+            debug!("device {id}: the guest's driver failed again: {what}");
+        } else {
+            warn!("device {id}: the guest's driver failed, the device needs a reset: {what}");
         }
     }
 

@@ -3,6 +3,13 @@
 //!
 //! Kicks normally never come here: while the BAR is mapped the kernel turns them into events.
 
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic,
+    clippy::unreachable
+)]
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::layout::{NOTIFY_MULTIPLIER, Region};
@@ -95,8 +102,10 @@ impl BusDevice for Bar {
             Region::Common(at) => registers.transport.write_common(at, data),
             Region::Device(at) => registers.transport.write_config(at, data),
             Region::Notify(at) => {
-                let queue = usize::try_from(at / u64::from(NOTIFY_MULTIPLIER)).ok();
-                if let Some(port) = queue.and_then(|queue| self.device.queues().get(queue)) {
+                let queue = at.checked_div(NOTIFY_MULTIPLIER.into());
+                if let Some(port) =
+                    queue.and_then(|queue| self.device.queues().get(usize::try_from(queue).ok()?))
+                {
                     port.kick.signal();
                 }
                 None

@@ -2,6 +2,13 @@
 //!
 //! The guest may move the BAR at any time; the bus range and the doorbells move with it.
 
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic,
+    clippy::unreachable
+)]
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tap::TapFallible;
@@ -33,6 +40,8 @@ struct Config {
     access: u8,
     /// Where the BAR is mapped.
     mapped: Option<u64>,
+    /// Whether the log has it that a doorbell is missing; a guest that moves the BAR could fill it.
+    doorbells_told: bool,
 }
 
 /// A virtio device on the PCI bus of one guest boot.
@@ -89,28 +98,30 @@ impl VirtioPci {
             self.unmap(address);
         }
         config.mapped = wanted.filter(|&address| self.map(address));
+        if let Some(address) = config.mapped {
+            self.hang_doorbells(config, address);
+        }
     }
 
     /// Whether the BAR now answers at `address`.
     fn map(&self, address: u64) -> bool {
         let Some(bus) = self.mmio.upgrade() else { return false };
         let bar: Arc<dyn BusDevice> = self.bar.clone();
-        let mapped = bus
-            .insert("virtio BAR", address, BAR_SIZE, bar)
+        bus.insert("virtio BAR", address, BAR_SIZE, bar)
             .tap_err(|error| debug!(device = self.device.id(), %error, "BAR not mapped"))
-            .is_ok();
-        if mapped {
-            for (queue, index) in self.device.queues().iter().zip(0..) {
-                // Without its doorbell a queue still works: its kicks exit to the BAR.
-                let _ = self
-                    .doorbells
-                    .attach(address.wrapping_add(notify_offset(index)), &queue.kick)
-                    .tap_err(|error| {
-                        warn!(device = self.device.id(), queue = index, %error, "no doorbell");
-                    });
+            .is_ok()
+    }
+
+    fn hang_doorbells(&self, config: &mut Config, address: u64) {
+        for (queue, index) in self.device.queues().iter().zip(0..) {
+            let address = address.wrapping_add(notify_offset(index));
+            // Without its doorbell a queue still works: its kicks exit to the BAR.
+            if let Err(error) = self.doorbells.attach(address, &queue.kick)
+                && !std::mem::replace(&mut config.doorbells_told, true)
+            {
+                warn!(device = self.device.id(), queue = index, %error, "no doorbell");
             }
         }
-        mapped
     }
 
     fn unmap(&self, address: u64) {
@@ -218,7 +229,7 @@ fn lay_out(device: &dyn VirtioDevice, vectors: u16) -> Result<Config, PciError> 
     }
     let access = pci_access_capability();
     let access = space.add_capability(CAPABILITY_VENDOR, &access.body, &access.writable)?;
-    Ok(Config { space, msix, access, mapped: None })
+    Ok(Config { space, msix, access, mapped: None, doorbells_told: false })
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! The function on the bus, as firmware and guest drive it.
 
+#![expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test, as it should")]
+
 use super::super::test_doubles::{Bells, Device, Routes};
 use super::*;
 

@@ -4,6 +4,13 @@
 //! it is masked the event is detached and keeps what is signalled, so the pending bit is the event
 //! itself (PCI 3.0 §6.8.2.2), and attaching it again delivers what waited. Nobody injects.
 
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic,
+    clippy::unreachable
+)]
+
 use std::sync::Arc;
 
 use tap::TapFallible;

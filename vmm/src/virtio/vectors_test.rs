@@ -1,5 +1,7 @@
 //! Masks, pending bits and routes, against an interrupt controller that remembers.
 
+#![expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test, as it should")]
+
 use super::super::test_doubles::Routes;
 use super::*;
 
