@@ -14,9 +14,12 @@ Examples:
     atoll-net --socket-path=/run/vm/net.sock --tap=tap0 --mac=52:54:00:12:34:56
 
   Serve a TAP that somebody else has opened as descriptor 3, over a connected socket 4:
-    atoll-net --fd=4 --tap-fd=3";
+    atoll-net --fd=4 --tap-fd=3
 
-/// A TAP interface as a vhost-user network device
+Exit codes: 0 asked to end, or the only front-end left; 1 failure; 2 wrong command line.
+RUST_LOG=info (or debug) says more on standard error.";
+
+/// Serves a TAP interface as a vhost-user network device.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "atoll-net", version, after_help = EXAMPLES)]
 pub struct Options {

@@ -24,6 +24,8 @@ enum Unsent {
     NoHeader,
     #[error(transparent)]
     Header(#[from] HeaderFault),
+    #[error("TAP {name} is down; `ip link set {name} up` lets them pass")]
+    Down { name: String },
     #[error("the kernel refuses it")]
     Refused(#[source] Errno),
     /// The TAP's queue is full; it goes later.
@@ -63,7 +65,7 @@ impl Transmit {
             ErrorKind::WouldBlock => Unsent::Later,
             _ => match errno(&error) {
                 Errno::EBADFD => Unsent::TapGone { name: self.tap.name().to_owned() },
-                // Such as EIO while the interface is down.
+                Errno::EIO => Unsent::Down { name: self.tap.name().to_owned() },
                 errno => Unsent::Refused(errno),
             },
         })

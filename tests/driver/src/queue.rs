@@ -322,3 +322,7 @@ pub(crate) fn readable(file: &impl AsRawFd, timeout: Duration) -> Result<bool, E
     let ready = poll(&mut fds, timeout).map_err(|errno| Error::system("polling", errno))?;
     Ok(ready > 0)
 }
+
+#[cfg(test)]
+#[path = "queue_test.rs"]
+mod tests;

@@ -28,6 +28,10 @@ pub(crate) fn enter() -> Option<()> {
         eprintln!("skipped: there is no /dev/net/tun");
         return None;
     }
+    if Command::new("ip").arg("-V").stdout(Stdio::null()).status().is_err() {
+        eprintln!("skipped: there is no `ip`, which is in Debian's iproute2");
+        return None;
+    }
     // The host's own chatter would only get between the frames that tests look for.
     let _no_ipv6 = fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1");
     ip("link set lo up");
