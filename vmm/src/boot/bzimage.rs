@@ -90,7 +90,8 @@ impl BzImage {
         let len = image.size().saturating_sub(setup_len);
         let needed = u64::from(self.header.init_size).max(len);
         let end = check_place(image, ram, address, needed)?;
-        ram.will_use(address..end);
+        // Only what is copied: where the kernel unpacks itself to, it chooses at random.
+        ram.will_use(address..address.saturating_add(len));
         image.copy_to(ram, address, setup_len, len)?;
         Ok(end)
     }

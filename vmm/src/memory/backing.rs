@@ -120,15 +120,15 @@ pub(super) fn populate(region: &MmapRegion) -> Result<(), Errno> {
 /// memory that is used up at once anyway.
 pub(super) fn collapse(region: &MmapRegion, range: Range<usize>) {
     let first = range.start.next_multiple_of(HUGE);
-    let last = range.end / HUGE * HUGE;
+    let last = (range.end / HUGE * HUGE).max(first);
+    // Where no page is at all there is nothing to collapse, so the first of each is touched.
     for start in (first..last).step_by(HUGE) {
-        // Where no page is at all there is nothing to collapse, so the first one is touched.
         let Ok(byte) = region.get_atomic_ref::<AtomicU8>(start) else { return };
         byte.load(Ordering::Relaxed);
-        if let Err(error) = advise(region, start..start + HUGE, MADV_COLLAPSE) {
-            return tracing::debug!("the host collapsed no pages at {start:#x}: {error}");
-        }
     }
+    // One call for all, as each makes every processor empty its lists of new pages first.
+    let _ok = advise(region, first..last, MADV_COLLAPSE)
+        .tap_err(|error| tracing::debug!("the host did not collapse all pages: {error}"));
 }
 
 /// madvise(2) with an advice that keeps what is in the range.
