@@ -23,10 +23,6 @@ RUST_LOG=info (or debug) says more on standard error.";
 #[derive(Clone, Debug, Parser)]
 #[command(name = "atoll-net", version, after_help = EXAMPLES)]
 pub struct Options {
-    /// What every device process has.
-    #[command(flatten)]
-    pub backend: atoll_backend::Args,
-
     /// TAP interface to attach to; it has to exist
     #[arg(
         long,
@@ -47,4 +43,8 @@ pub struct Options {
     /// Largest packet that the guest should send, without the Ethernet header
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..))]
     pub mtu: Option<u16>,
+
+    /// What every device process takes.
+    #[command(flatten)]
+    pub backend: atoll_backend::Args,
 }
