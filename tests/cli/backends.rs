@@ -1,9 +1,11 @@
 //! What every backend says of itself, and how it ends.
 
+use atoll_tests::image::Image;
 use atoll_tests::process::run;
+use atoll_tests::scratch::Scratch;
 use serde_json::Value;
 
-use crate::refusal::{USAGE, assert_refuses};
+use crate::refusal::{FAILURE, USAGE, assert_refuses};
 
 const BACKENDS: [(&str, &str); 3] =
     [("atoll-blk", "block"), ("atoll-net", "net"), ("atoll-console", "console")];
@@ -30,12 +32,20 @@ fn help_has_examples_and_goes_to_standard_output() {
 }
 
 #[test]
-fn a_backend_without_a_socket_or_with_an_unknown_option_is_a_wrong_use() {
-    for (program, needed) in
-        [("atoll-blk", "--blk-file=x"), ("atoll-net", "--tap=x"), ("atoll-console", "--stdio")]
-    {
+fn a_backend_without_a_socket_or_with_one_that_is_not_open_says_so() {
+    let image = Image::blank(4096);
+    let file = format!("--blk-file={}", image.path().display());
+    let scratch = Scratch::new();
+    let text = format!("--file={}", scratch.join("text").display());
+    for (program, needed) in [("atoll-blk", &file), ("atoll-console", &text)] {
         assert_refuses(program, [needed], USAGE, &["--socket-path", "--fd"]);
-        assert_refuses(program, ["--sokcet-path=/s", needed], USAGE, &["--sokcet-path"]);
-        assert_refuses(program, ["--fd=999", needed], USAGE, &["999"]);
+        assert_refuses(program, ["--fd=999", needed], FAILURE, &["999"]);
+    }
+}
+
+#[test]
+fn an_unknown_option_of_a_backend_is_named_with_the_nearest_right_one() {
+    for (program, _) in BACKENDS {
+        assert_refuses(program, ["--sokcet-path=/s"], USAGE, &["--sokcet-path", "--socket-path"]);
     }
 }

@@ -36,7 +36,7 @@ fn a_tap_in_use_is_named() {
     let _holder = atoll_tests::backend::Backend::net(&tap);
     let socket = format!("--socket-path={}", scratch.join("vhost0").display());
     let option = format!("--tap={}", tap.name());
-    assert_refuses("atoll-net", [&socket, &option], FAILURE, &[tap.name(), "busy"]);
+    assert_refuses("atoll-net", [&socket, &option], FAILURE, &[tap.name(), "in use"]);
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use std::io::Write as _;
 
 use atoll_tests::backend::Backend;
+use atoll_tests::image::Image;
 use atoll_tests::peer::{GET_FEATURES, Peer, answer, hear};
 use atoll_tests::require;
 use atoll_tests::requirement::Requirement::AnyKvm;
-use atoll_tests::scratch::Scratch;
 
 use crate::refusal::{FAILURE, Run};
 
@@ -64,7 +64,11 @@ fn a_backend_without_a_needed_feature_is_named_with_the_feature() {
 #[test]
 fn a_backend_of_another_type_is_named_with_what_shows_it() {
     require!(AnyKvm);
-    let scratch = Scratch::new();
-    let console = Backend::console(&scratch.join("terminal"));
-    assert_peer_refused(console.socket(), &["blk"]);
+    let image = Image::blank(4096);
+    let disk = Backend::blk(&image, &[]);
+    // Its features tell: no console has a block size.
+    let name = disk.socket().to_str().expect("scratch paths are text");
+    let device = format!("console,socket={name},id=data");
+    let words = ["data", name, "console", "VIRTIO_BLK_F_", "as a blk device does"];
+    Run::new().with("--device").with(&device).is_refused(FAILURE, &words);
 }
