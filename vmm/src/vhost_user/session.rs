@@ -116,7 +116,13 @@ impl Session {
                 self.tell_state(FrontendReq::SET_VRING_ENABLE, ring.index, 1)?;
             }
         }
-        self.settle()
+        self.settle()?;
+        // The driver may have kicked already, and a back-end that reads the kick of a ring that is
+        // not enabled yet may forget it (vhost-user-backend does). A kick too many is harmless.
+        for (_, port) in with_ports(&activation.rings, ports) {
+            port.kick.signal();
+        }
+        Ok(())
     }
 
     fn start_ring(

@@ -114,6 +114,8 @@ fn the_events_are_the_ones_that_were_given() {
     let table = Table::new(&memory()).unwrap();
     let (ports, broken) = (ports(2), Event::new().unwrap());
     rig.session().start(&activation(), &table, &ports, &broken).unwrap();
+    assert!(ports[1].kick.drain(), "a kick that came too early is made good for");
+    assert!(!ports[0].kick.drain(), "not for a ring that was not started");
     let backend = rig.backend.lock().unwrap();
     for (file, event) in [
         (&backend.calls[1], &*ports[1].call),
