@@ -10,6 +10,8 @@ use crate::scratch::Scratch;
 /// One mebibyte.
 pub const MIB: u64 = 1 << 20;
 
+const SECTOR: usize = 512;
+
 /// A raw disk image in a directory of its own.
 pub struct Image {
     path: PathBuf,
@@ -35,7 +37,7 @@ impl Image {
         image
     }
 
-    /// An image of `size` bytes in which no two words are equal, so that data in a wrong place
+    /// An image of `size` bytes in which no two sectors are equal, so that data in a wrong place
     /// shows.
     #[track_caller]
     pub fn patterned(size: u64) -> Self {
@@ -98,12 +100,13 @@ impl Image {
     }
 }
 
-/// `size` bytes in which no two words are equal.
+/// `size` bytes in which no two sectors are equal.
 pub fn pattern(size: usize) -> Vec<u8> {
-    // An odd factor makes a permutation of the words.
-    let word = |index: u64| index.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
-    let mut bytes = Vec::with_capacity(size.next_multiple_of(8));
-    (0..size.div_ceil(8) as u64).for_each(|index| bytes.extend_from_slice(&word(index)));
+    // An odd factor makes a permutation of the sectors' numbers.
+    let word = |sector: u64| sector.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
+    let mut bytes = Vec::with_capacity(size.next_multiple_of(SECTOR));
+    let sectors = 0..size.div_ceil(SECTOR) as u64;
+    sectors.for_each(|sector| bytes.extend_from_slice(&word(sector).repeat(SECTOR / 8)));
     bytes.truncate(size);
     bytes
 }

@@ -21,7 +21,6 @@ fn a_large_file_is_the_same_in_the_guest_after_its_cache_is_dropped_and_on_the_h
     guest.power_off();
     target.check_ext4();
     assert_eq!(target.md5_of_file("/file"), sum);
-    assert_eq!(source.md5(), sum, "a read-only disk was written to");
 }
 
 #[test]
