@@ -73,7 +73,7 @@ fn atoll_shares_a_folder_by_virtiofsd() {
         command
     });
     let mut guest = Guest::builder().device("fs", daemon.socket(), "").boot();
-    guest.check("mkdir -p /shared && mount -t virtiofs shared /shared");
+    guest.check("modprobe virtiofs && mkdir -p /shared && mount -t virtiofs shared /shared");
     assert_eq!(guest.check("cat /shared/from-host"), "hello guest");
     guest.check("echo hello host > /shared/from-guest && sync && umount /shared");
     assert_eq!(std::fs::read(shared.join("from-guest")).expect("read it here"), b"hello host\n");
