@@ -82,7 +82,9 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
 fn suites() -> Result<Vec<Suite>> {
     workspace::built(workspace::cargo().args(["build", "--workspace", "--bins"]))?;
     let messages = workspace::built(workspace::cargo().args(["test", "--workspace", "--no-run"]))?;
-    Ok(messages.iter().filter_map(suite).collect())
+    let mut suites: Vec<_> = messages.iter().filter_map(suite).collect();
+    suites.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(suites)
 }
 
 /// What cargo says of an executable full of tests.

@@ -1,5 +1,6 @@
 //! What the lab boots from: Debian's stock cloud kernel, its initramfs, a Debian root with the
-//! tools of the trade, and the guest's files on a disk; kept in `target/lab`. Starts nothing.
+//! tools of the trade, kept in `target/lab`, and the guest's files on a disk, kept in
+//! `target/lab-guest`. Starts nothing.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -8,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::debian::RootFs;
+use crate::debian::{Kernel, RootFs};
 use crate::{cache, command, debian, guest, initramfs, workspace};
 
 const INITRD: &str = include_str!("../../assets/lab-initrd");
@@ -41,27 +42,28 @@ pub(super) struct Image {
 /// Returns the lab's files, made when they are not there yet or their recipe has changed.
 pub(super) fn ensure() -> Result<Image> {
     let guest = guest::ensure()?;
-    let recipe = format!(
-        "lab 1\n{}\n{}\n{INITRD}\n{INIT}\n{FINISH}\n{}",
-        MODULES.join(" "),
-        PACKAGES.join(" "),
-        guest::recipe()
-    );
-    let folder = cache::folder(&workspace::target(), "lab", &recipe, |folder| {
+    let kernel = guest::kernel(&guest)?;
+    // The lab boots the guest's kernel, so its modules are that kernel's.
+    let recipe =
+        format!("lab 2\n{}\n{MODULES:?}\n{PACKAGES:?}\n{INITRD}\n{INIT}\n{FINISH}", kernel.release);
+    let lab = cache::folder(&workspace::target(), "lab", &recipe, |folder| {
         eprintln!("making the lab from Debian packages (once, about a minute)");
-        build(folder, &guest)
+        build(folder, &kernel)
+    })?;
+    let recipe = format!("disk 1\n{}\n{}", kernel.release, guest::recipe());
+    let disk = cache::folder(&workspace::target(), "lab-guest", &recipe, |folder| {
+        guest_disk(folder, &guest)
     })?;
     Ok(Image {
         kernel: guest.join("vmlinux"),
-        initramfs: folder.join("initramfs.cpio.gz"),
-        root: folder.join("root.ext4"),
-        guest: folder.join("guest.ext4"),
+        initramfs: lab.join("initramfs.cpio.gz"),
+        root: lab.join("root.ext4"),
+        guest: disk.join("guest.ext4"),
     })
 }
 
-fn build(folder: &Path, guest: &Path) -> Result<()> {
-    let kernel = guest::kernel(guest)?;
-    initramfs::pack(&kernel, INITRD, MODULES, &folder.join("initramfs.cpio.gz"))?;
+fn build(folder: &Path, kernel: &Kernel) -> Result<()> {
+    initramfs::pack(kernel, INITRD, MODULES, &folder.join("initramfs.cpio.gz"))?;
 
     let overlay = tempfile::tempdir().context("cannot make a temporary folder")?;
     fs::set_permissions(overlay.path(), Permissions::from_mode(0o755))?;
@@ -72,8 +74,7 @@ fn build(folder: &Path, guest: &Path) -> Result<()> {
     debian::root_image(
         &RootFs { packages: PACKAGES, overlay: overlay.path(), finish: FINISH, size: "16G" },
         &folder.join("root.ext4"),
-    )?;
-    guest_disk(folder, guest)
+    )
 }
 
 /// A disk with the guest's files, and room for copies of them.
