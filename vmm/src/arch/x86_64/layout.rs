@@ -9,8 +9,8 @@
 //!                 │ RAM that is not for use      │ where a PC has VGA and option ROMs
 //!   0x0_000e_0000 ├──────────────────────────────┤
 //!                 │ ACPI tables                  │ RSDP first
-//!   0x0_000f_f000 ├──────────────────────────────┤
-//!                 │ reset vector                 │ where a PC's BIOS ends
+//!   0x0_000f_0000 ├──────────────────────────────┤
+//!                 │ reset vector                 │ at the end, as a PC's BIOS has it
 //!   0x0_0010_0000 ├──────────────────────────────┤
 //!                 │ RAM                          │ kernel from 16 MiB, initrd at the top
 //!                 │                              │
@@ -51,9 +51,9 @@ pub const COMMAND_LINE_END: u64 = 0x3_0000;
 /// End of the RAM below 1 MiB that the guest may use.
 pub const LOW_RAM_END: u64 = 0x9_fc00;
 /// ACPI tables, with the RSDP first (ACPI 6.5 §5.2.5.1 has it found in this range).
-pub const ACPI_TABLES: Range<u64> = 0xe_0000..0xf_f000;
-/// The page in which a PC's BIOS ends.
-pub const BIOS_END: Range<u64> = 0xf_f000..0x10_0000;
+pub const ACPI_TABLES: Range<u64> = 0xe_0000..0xf_0000;
+/// What a PC's BIOS fills up to its end; every kernel takes all of it for ROM.
+pub const BIOS_END: Range<u64> = 0xf_0000..0x10_0000;
 /// FFFF:0000, where software that is in real mode jumps to start the machine anew.
 pub const RESET_VECTOR: u64 = 0xf_fff0;
 /// RAM for everybody begins here.
