@@ -3,7 +3,7 @@
 
 mod report;
 
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -187,14 +187,29 @@ fn run_in_lab(suite: &Suite, filter: &[String], programs: &[PathBuf]) -> Result<
 }
 
 /// Prints the lines that `wanted` wants, as they come.
-fn echo(from: impl Read, mut wanted: impl FnMut(&str) -> bool) {
+fn echo(mut from: impl Read, mut wanted: impl FnMut(&str) -> bool) {
     let mut out = io::stdout().lock();
-    for line in BufReader::new(from).split(b'\n').map_while(io::Result::ok) {
-        let line = String::from_utf8_lossy(&line);
-        if wanted(&line) {
+    let (mut buffer, mut line, mut shown) = ([0; 4096], Vec::new(), 0);
+    while let Ok(count @ 1..) = from.read(&mut buffer) {
+        for &byte in buffer.iter().take(count) {
+            if byte != b'\n' {
+                line.push(byte);
+                continue;
+            }
             // Whoever read us may have gone; the tests still run to their end.
-            let _ = writeln!(out, "{line}");
+            if wanted(&String::from_utf8_lossy(&line)) {
+                let rest = line.get(shown..).unwrap_or_default();
+                let _ = out.write_all(rest).and_then(|()| out.write_all(b"\n"));
+            }
+            line.clear();
+            shown = 0;
         }
+        // A test that takes its time is named while it runs.
+        if shown == 0 && line.ends_with(b" ... ") {
+            shown = line.len();
+            let _ = out.write_all(&line);
+        }
+        let _ = out.flush();
     }
 }
 
