@@ -62,6 +62,19 @@ impl Header {
             && self.flags & REPLY == 0
             && self.size == 0
     }
+
+    /// Whether the message enables or disables a ring.
+    pub(crate) fn enables_ring(&self) -> bool {
+        self.request == u32::from(FrontendReq::SET_VRING_ENABLE)
+            && self.flags & REPLY == 0
+            && self.size == 8
+    }
+
+    /// The reply to the message, if it asks for one: zero for success.
+    pub(crate) fn reply(&self, value: u64) -> Option<Vec<u8>> {
+        let reply = || message(self.request, VERSION | REPLY, &value.to_ne_bytes());
+        (self.flags & NEED_REPLY != 0).then(reply)
+    }
 }
 
 /// Tells the front-end, and through it the driver, that the configuration space has changed.
@@ -102,8 +115,7 @@ impl ConfigChange {
         } else {
             tracing::warn!("the front-end's back channel is not a stream socket");
         }
-        if may_reply && header.flags & NEED_REPLY != 0 {
-            let reply = message(header.request, VERSION | REPLY, &refused.to_ne_bytes());
+        if may_reply && let Some(reply) = header.reply(refused) {
             let mut socket = socket;
             socket.write_all(&reply)?;
         }

@@ -19,6 +19,7 @@ mod back_channel;
 mod buffers;
 mod chain;
 mod device;
+mod early_enable;
 mod error;
 mod event;
 mod inflight;

@@ -10,6 +10,7 @@ use vhost::vhost_user::{BackendReqHandler, Error as WireError};
 
 use crate::back_channel::{ConfigChange, Header};
 use crate::device::Device;
+use crate::early_enable;
 use crate::error::Because;
 use crate::session::{Refused, Session};
 use crate::signals::EndRequest;
@@ -56,6 +57,14 @@ fn serve_message(
         let may_reply = lock(session).replies_to_all();
         return match config_change.open(socket, header, may_reply) {
             Ok(()) => true,
+            Err(error) => left(&error),
+        };
+    }
+    if let Some(header) = header.filter(Header::enables_ring)
+        && !lock(session).features_set()
+    {
+        return match early_enable::serve(socket, header, session) {
+            Ok(served) => served,
             Err(error) => left(&error),
         };
     }
@@ -106,6 +115,6 @@ fn left(error: &io::Error) -> bool {
     false
 }
 
-fn lock(session: &Mutex<Session>) -> std::sync::MutexGuard<'_, Session> {
+pub(crate) fn lock(session: &Mutex<Session>) -> std::sync::MutexGuard<'_, Session> {
     session.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -77,6 +77,8 @@ pub(crate) struct Session {
     device: Arc<dyn Device>,
     identity: Identity,
     protocol_features: u64,
+    /// Whether the front-end has said what it takes of the features.
+    features_set: bool,
     rings: Rings,
 }
 
@@ -84,12 +86,17 @@ impl Session {
     pub(crate) fn new(device: Arc<dyn Device>) -> Self {
         let identity = device.identity();
         let rings = Rings::new(Arc::clone(&device), identity.queues);
-        Self { device, identity, protocol_features: 0, rings }
+        Self { device, identity, protocol_features: 0, features_set: false, rings }
     }
 
     /// Whether requests may ask to be acknowledged.
     pub(crate) fn replies_to_all(&self) -> bool {
         self.protocol_features & VhostUserProtocolFeatures::REPLY_ACK.bits() != 0
+    }
+
+    /// Whether the front-end has said what it takes of the features.
+    pub(crate) fn features_set(&self) -> bool {
+        self.features_set
     }
 
     /// Stops all rings, with what is in flight finished, and resets the device.
@@ -151,6 +158,7 @@ impl VhostUserBackendReqHandlerMut for Session {
         if unknown != 0 {
             return Err(Refused::Features { unknown }.into());
         }
+        self.features_set = true;
         self.rings.change_ground(|ground| ground.features = features);
         // vhost-user, "Ring states": without protocol features there is no message to enable a
         // ring, so that all are.
