@@ -53,6 +53,8 @@ const NET_CONTROL_FEATURES: [u32; 12] = [
 /// Where max_virtqueue_pairs (virtio 1.3 §5.1.4) and max_nr_ports (§5.3.4) are.
 const NET_PAIRS_AT: usize = 8;
 const CONSOLE_PORTS_AT: usize = 4;
+/// The capacity comes first in a disk's configuration space (§5.2.4).
+const BLK_CAPACITY_BYTES: usize = 8;
 
 /// What a back-end has.
 #[derive(Clone, Debug)]
@@ -98,6 +100,7 @@ impl Offer {
         let config = found.config.as_deref();
         refuse_other_type(device_type, found.features)?;
         require(device_type, found)?;
+        refuse_no_disk(device_type, found)?;
         let known = RING_BITS | (TYPE_BITS & features::known(device_type));
         let mut offer = Self {
             device_type,
@@ -330,6 +333,21 @@ fn refuse_other_type(device_type: DeviceType, found: u64) -> Result<(), VhostUse
             reason: format!("it offers {feature}, as a {other} device does"),
         })
     })
+}
+
+/// Refuses as a disk what has nothing of one: neither a feature nor a sector. A back-end of another
+/// type looks so when it has no features of its own and answers reads beyond its configuration
+/// space with zeroes.
+fn refuse_no_disk(device_type: DeviceType, found: &Found) -> Result<(), VhostUserError> {
+    let capacity = found.config.iter().flatten().take(BLK_CAPACITY_BYTES);
+    let empty = found.config.is_some() && capacity.copied().all(|byte| byte == 0);
+    if device_type.name() == "blk" && found.features & TYPE_BITS == 0 && empty {
+        return Err(VhostUserError::OtherType {
+            device_type: device_type.name(),
+            reason: "it offers no feature of one and has no capacity".to_owned(),
+        });
+    }
+    Ok(())
 }
 
 /// The little-endian number of `bytes` bytes at `at` in configuration space.

@@ -61,7 +61,7 @@ fn a_disk_has_a_queue_for_each_vcpu_as_far_as_it_has_them() {
         let shown = offer.present(blk(16).config.unwrap());
         assert_eq!(shown[34..36], queues.to_le_bytes());
     }
-    let single = found(&[], None, config(36, 34, &[16, 0]));
+    let single = found(&[VIRTIO_BLK_F_FLUSH], None, config(36, 34, &[16, 0]));
     assert_eq!(Offer::new(&spec("blk"), &single).unwrap().queues, 1, "without MQ");
 }
 
@@ -118,6 +118,16 @@ fn a_back_end_of_another_type_is_recognised() {
     assert!(error.contains("VIRTIO_NET_F_CSUM, as a net device does"), "{error}");
     let error = sentence(Offer::new(&spec("console"), &found(&[], Some(1), Some(vec![]))));
     assert!(error.contains("1 queues where such a device has at least 2"), "{error}");
+}
+
+#[test]
+fn what_has_nothing_of_a_disk_is_none() {
+    let console = found(&[], Some(2), Some(vec![0; 60]));
+    let error = sentence(Offer::new(&spec("blk"), &console));
+    assert!(error.contains("no feature of one and has no capacity"), "{error}");
+    // A disk may be plain, or empty, but not both.
+    Offer::new(&spec("blk"), &found(&[], Some(1), config(60, 0, &[8]))).unwrap();
+    Offer::new(&spec("blk"), &found(&[VIRTIO_BLK_F_FLUSH], Some(1), Some(vec![0; 60]))).unwrap();
 }
 
 #[test]

@@ -274,7 +274,8 @@ fn serve_raw(
                 back.send(Wire::new(UnixStream::from(fd)).unwrap()).unwrap();
             }
             let reply = match message.request {
-                1 => u64_body(1 << 32 | 1 << 30),
+                // VIRTIO_F_VERSION_1, the protocol features, and VIRTIO_BLK_F_FLUSH.
+                1 => u64_body(1 << 32 | 1 << 30 | 1 << 9),
                 11 | 24 => message.body,
                 15 => u64_body(1 | 8 | 0x200 | own_channel),
                 17 => u64_body(2),
