@@ -1,6 +1,7 @@
 //! The `atoll` command: parse, pick, call.
 
 use std::error::Error;
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use atoll::cli::{Cli, Command, Run};
@@ -8,6 +9,7 @@ use atoll::config::ConfigError;
 use atoll::vm;
 use clap::Parser;
 use clap::error::ErrorKind;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 /// Something failed.
@@ -20,15 +22,23 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_unset| "warn".into());
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .init();
+    log();
     match cli.command {
         Command::Run(run) => start(*run),
     }
+}
+
+/// To standard error, as much as `RUST_LOG` asks for, else warnings; in the backends' format.
+fn log() {
+    let filter =
+        EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .without_time()
+        .init();
 }
 
 fn start(run: Run) -> ExitCode {
