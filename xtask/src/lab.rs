@@ -91,10 +91,9 @@ pub(crate) fn run(
 ) -> Result<Outcome> {
     let image = image::ensure()?;
     let disk = run_disk::make(contents)?;
-    let cpus = std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 4));
     // Before any thread starts, so that all inherit it: a signal is an event of the session.
     session::ending_signals().thread_block().context("cannot block signals")?;
     let started = Instant::now();
-    let machine = machine::start(&image, &disk, memory, cpus)?;
+    let machine = machine::start(&image, &disk, memory)?;
     session::follow(machine, contents.terminal.is_some(), sinks, started, patience)
 }
