@@ -36,6 +36,7 @@ const MAX_QUEUE_SIZE: u16 = 1024;
 pub struct Console {
     line: Line,
     window: Option<Arc<Window>>,
+    config_change: ConfigChange,
     /// The workers' ends of the pipes.
     keys: Arc<OwnedFd>,
     output: Arc<OwnedFd>,
@@ -59,10 +60,10 @@ impl Console {
             window.set(size);
             Arc::new(window)
         });
-        let line = Line::start(outlet, output_out, keys_in, window.clone(), config_change)
+        let line = Line::start(outlet, output_out, keys_in, window.clone(), config_change.clone())
             .map_err(|error| OpenError::Thread { source: error })?;
         let (keys, output) = (Arc::new(keys), Arc::new(output));
-        Ok(Self { line, window, keys, output, printed: Arc::default() })
+        Ok(Self { line, window, config_change, keys, output, printed: Arc::default() })
     }
 }
 
@@ -98,7 +99,13 @@ impl Device for Console {
 
     fn open_queue(&self, index: u16, _features: u64) -> Result<Box<dyn Worker>, DeviceError> {
         match index {
-            RECEIVE => Ok(Box::new(Receive::new(Arc::clone(&self.keys)))),
+            RECEIVE => {
+                // Linux looks at the window's size when it is told of a change, and only then.
+                if self.window.is_some() {
+                    self.config_change.announce();
+                }
+                Ok(Box::new(Receive::new(Arc::clone(&self.keys))))
+            }
             TRANSMIT => {
                 let (output, printed) = (Arc::clone(&self.output), Arc::clone(&self.printed));
                 Ok(Box::new(Transmit::new(output, printed)))

@@ -144,6 +144,8 @@ fn the_guest_is_told_of_the_windows_size_and_of_each_change() {
     let terminal = Terminal::new();
     let mut rig = start(&terminal);
     assert_eq!(rig.guest.device.features() & F_SIZE, F_SIZE);
+    // Once when the rings start: Linux looks at the size when it is told of a change.
+    rig.guest.device.wait_config_change(TIMEOUT).unwrap();
     assert_eq!(rig.guest.size(), (100, 40));
     for round in 1..=20 {
         let size = window(100 + round, 40 + round);
