@@ -5,6 +5,7 @@ pub(crate) mod tour;
 
 use std::io::{IsTerminal, stdin};
 use std::process::{Command, ExitCode};
+use std::thread::available_parallelism;
 
 use anyhow::{Context, Result};
 use atoll_tests::image::Image;
@@ -38,7 +39,8 @@ pub(crate) fn shell() -> Result<ExitCode> {
     let root = Image::debian();
     eprintln!("`poweroff` in the guest ends this; the host is {} there", tap.host());
     let status = Command::new(program::ours("atoll"))
-        .args(["run", "--cpus", "2", "--memory", "512M", "--console", "stdio"])
+        .args(["run", "--memory", "512M", "--console", "stdio", "--cpus"])
+        .arg(vcpus().to_string())
         .arg("--kernel")
         .arg(artifacts::get("vmlinux"))
         .arg("--initrd")
@@ -52,4 +54,9 @@ pub(crate) fn shell() -> Result<ExitCode> {
         .status()
         .context("cannot start atoll")?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, Into::into))
+}
+
+/// Two vCPUs, where the host has as many processors to run them on.
+fn vcpus() -> u32 {
+    if available_parallelism().is_ok_and(|processors| processors.get() >= 2) { 2 } else { 1 }
 }

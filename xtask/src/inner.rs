@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use clap::Subcommand;
 
 use crate::kvm::Place;
-use crate::lab::{self, Contents, Sinks, terminal};
+use crate::lab::{self, Contents, Patience, Sinks, terminal};
 use crate::{bench, demo};
 
 /// What there is to do where guests run.
@@ -76,5 +76,5 @@ fn in_lab(act: Act, programs: &[PathBuf]) -> Result<ExitCode> {
         terminal: if matches!(act, Act::Shell) { terminal::size() } else { None },
     };
     let sinks = Sinks { stdout: Box::new(io::stdout()), stderr: Box::new(io::stderr()) };
-    Ok(lab::run(&contents, lab::DEFAULT_MEMORY, sinks, None)?.exit())
+    Ok(lab::run(&contents, lab::DEFAULT_MEMORY, sinks, Patience::default())?.exit())
 }

@@ -28,7 +28,7 @@ use crate::packages;
 use crate::workspace::{self, Profile};
 
 pub(crate) use run_disk::Contents;
-pub(crate) use session::{Outcome, Sinks};
+pub(crate) use session::{Outcome, Patience, Sinks};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -74,7 +74,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         terminal: terminal::size(),
     };
     let sinks = Sinks { stdout: Box::new(io::stdout()), stderr: Box::new(io::stderr()) };
-    let patience = args.timeout.map(Duration::from_secs);
+    let patience = Patience { total: args.timeout.map(Duration::from_secs), ..Patience::default() };
     let outcome = run(&contents, &args.memory, sinks, patience)?;
     if args.verbose {
         eprintln!("lab: the command started {:.1} s after the machine", outcome.boot.as_secs_f64());
@@ -87,7 +87,7 @@ pub(crate) fn run(
     contents: &Contents<'_>,
     memory: &str,
     sinks: Sinks,
-    patience: Option<Duration>,
+    patience: Patience,
 ) -> Result<Outcome> {
     let image = image::ensure()?;
     let disk = run_disk::make(contents)?;

@@ -1,32 +1,24 @@
 //! `cargo xtask test`: every test there is. Unit and wire tests run on this machine; those that
 //! boot a stock kernel run where it can be booted. The tests themselves are elsewhere.
 
+mod in_lab;
 mod report;
 
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::command::shown;
 use crate::kvm::{self, Place};
-use crate::lab::{self, Contents, Sinks};
 use crate::workspace::{self, Profile};
 use crate::{guest, packages, peers};
 use report::{Reader, Report};
 
 /// The integration test that boots stock kernels.
 const VM: &str = "vm";
-
-/// How long the tests in the lab may take in all.
-const PATIENCE: Duration = Duration::from_secs(40 * 60);
-
-/// The lab's memory: a guest of 6 GiB is among the tests, and takes little of what it is given.
-const MEMORY: &str = "8G";
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -70,7 +62,7 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
         for suite in &vm {
             report.add(match &place {
                 Place::Here => run_here(suite, &args.filter, &programs)?,
-                Place::Lab(_) => run_in_lab(suite, &args.filter, &programs)?,
+                Place::Lab(_) => in_lab::run(suite, &args.filter, &programs)?,
             });
         }
     }
@@ -141,51 +133,6 @@ fn run_here(suite: &Suite, filter: &[String], programs: &[PathBuf]) -> Result<Re
     Ok(reader.finish(&format!("ended early: {status}")))
 }
 
-/// Runs a suite in one boot of the lab.
-fn run_in_lab(suite: &Suite, filter: &[String], programs: &[PathBuf]) -> Result<Report> {
-    headline(&format!("{} (in the lab)", suite.name));
-    let command: Vec<_> = ["/with/tests", "--test-threads=1", "--show-output"]
-        .into_iter()
-        .map(str::to_owned)
-        .chain(filter.iter().cloned())
-        .collect();
-    // In there it has a name that does not change with every build.
-    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
-    let tests = folder.path().join("tests");
-    std::os::unix::fs::symlink(&suite.executable, &tests)?;
-
-    let reader = Arc::new(Mutex::new(Reader::new(&suite.name)));
-    let (ours, theirs) = io::pipe().context("cannot make a pipe")?;
-    let follower = std::thread::spawn({
-        let reader = Arc::clone(&reader);
-        move || {
-            echo(ours, |line| reader.lock().unwrap_or_else(PoisonError::into_inner).line(line));
-        }
-    });
-    let outcome = lab::run(
-        &Contents {
-            programs,
-            files: &[tests],
-            command: &command,
-            environment: &[],
-            terminal: None,
-        },
-        MEMORY,
-        Sinks { stdout: Box::new(theirs), stderr: Box::new(io::stderr()) },
-        Some(PATIENCE),
-    );
-    // The sink is closed by now, so the follower has reached its end.
-    let _ = follower.join();
-    let end = match &outcome {
-        Ok(outcome) => format!("ended early: exit code {}", outcome.code),
-        Err(error) => format!("{error:#}"),
-    };
-    let finished = Reader::new(&suite.name);
-    let reader =
-        std::mem::replace(&mut *reader.lock().unwrap_or_else(PoisonError::into_inner), finished);
-    Ok(reader.finish(&end))
-}
-
 /// Prints the lines that `wanted` wants, as they come.
 fn echo(mut from: impl Read, mut wanted: impl FnMut(&str) -> bool) {
     let mut out = io::stdout().lock();
@@ -221,6 +168,9 @@ fn sum_up(report: &Report) {
     println!("──");
     for skipped in &report.skipped {
         println!("skipped: {skipped}");
+    }
+    for test in &report.second_try {
+        println!("passed at the second try only: {test}");
     }
     for failed in &report.failed {
         println!("failed: {failed}");

@@ -17,11 +17,12 @@ pub(crate) fn play() -> Result<ExitCode> {
     let tap = Tap::new();
     let root = Image::debian();
     let expected = root.md5_of_file(FILE);
+    let vcpus = super::vcpus();
     println!(
-        "Booting Debian on two vCPUs; its disk, network and console are processes of their own."
+        "Booting Debian on {vcpus} vCPU(s); its disk, network and console are processes of their own."
     );
-    let mut guest =
-        Guest::debian(&root).net(&tap).cpus(2).cmdline(&format!("net={}/24", tap.guest())).boot();
+    let cmdline = format!("net={}/24", tap.guest());
+    let mut guest = Guest::debian(&root).net(&tap).cpus(vcpus).cmdline(&cmdline).boot();
 
     show(&mut guest, "uname -a");
     show(&mut guest, "lsblk");

@@ -15,9 +15,8 @@ use super::image::Image;
 /// The scratch disk's size; only what is written takes room.
 const SCRATCH: u64 = 16 << 30;
 
-/// The lab's processors. With two, about one guest in ten that has several vCPUs stalls: a vCPU
-/// leaves the guest for ever for a nested page fault at an address that the guest does not have,
-/// which looks like one of the lab's own page tables. With one none did.
+/// The lab's processors. With two, half the guests of 64 vCPUs and about one in ten of four stall or
+/// take the lab's kernel with them, whichever VMM runs them; with one it is rare (`docs/lab.md`).
 const CPUS: &str = "1";
 
 /// Our ends of the machine's wires.

@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -29,6 +29,15 @@ const ESCAPE: &[u8] = b"\x01x";
 pub(crate) struct Sinks {
     pub(crate) stdout: Box<dyn Write + Send>,
     pub(crate) stderr: Box<dyn Write + Send>,
+}
+
+/// How long the lab's command may take.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Patience {
+    /// From its start to its end.
+    pub(crate) total: Option<Duration>,
+    /// From one sign of life on its outputs to the next.
+    pub(crate) silence: Option<Duration>,
 }
 
 /// What a run of the lab came to.
@@ -55,7 +64,7 @@ pub(super) fn follow(
     terminal: bool,
     sinks: Sinks,
     started: Instant,
-    patience: Option<Duration>,
+    patience: Patience,
 ) -> Result<Outcome> {
     let _raw = if terminal { Some(Raw::enter()?) } else { None };
     let (events, inbox) = mpsc::channel();
@@ -66,7 +75,9 @@ pub(super) fn follow(
     } else {
         (machine.wires.stdout, machine.wires.stdin)
     };
-    let outputs = [pump(output, sinks.stdout), pump(machine.wires.stderr, sinks.stderr)];
+    let heard = Arc::new(Mutex::new(started));
+    let outputs = [(output, sinks.stdout), (machine.wires.stderr, sinks.stderr)]
+        .map(|(from, to)| pump(from, to, Arc::clone(&heard)));
     // Shut down, not closed: QEMU forgets what it has not passed on yet when its peer closes.
     let _input = input.try_clone()?;
     feed(input, terminal, events.clone());
@@ -74,22 +85,20 @@ pub(super) fn follow(
 
     let mut boot = None;
     let result = loop {
-        let deadline = match boot {
-            None => Some(started + BOOT),
-            Some(at) => patience.map(|patience| at + patience),
+        let limit = match boot {
+            None => Some((started + BOOT, format!("the lab did not boot in {BOOT:?}"))),
+            Some(at) => limit(patience, at, *heard.lock().unwrap_or_else(PoisonError::into_inner)),
         };
-        let event = match deadline {
+        let event = match limit {
             None => inbox.recv().unwrap_or(Event::Gone),
-            Some(deadline) => {
-                match inbox.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+            Some((deadline, sentence)) => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                match inbox.recv_timeout(left) {
                     Ok(event) => event,
                     Err(RecvTimeoutError::Disconnected) => Event::Gone,
-                    Err(RecvTimeoutError::Timeout) if boot.is_none() => {
-                        break Err(format!("the lab did not boot in {BOOT:?}"));
-                    }
-                    Err(RecvTimeoutError::Timeout) => {
-                        break Err("the command did not end in the time it was given".to_owned());
-                    }
+                    Err(RecvTimeoutError::Timeout) if left.is_zero() => break Err(sentence),
+                    // The command may have said something meanwhile.
+                    Err(RecvTimeoutError::Timeout) => continue,
                 }
             }
         };
@@ -123,6 +132,19 @@ pub(super) fn follow(
     }
 }
 
+/// When the command that started `at` and was last `heard` has used up the caller's patience, and
+/// what is to be said then.
+fn limit(patience: Patience, at: Instant, heard: Instant) -> Option<(Instant, String)> {
+    let total = patience
+        .total
+        .map(|total| (at + total, format!("the command did not end in {} s", total.as_secs())));
+    let silence = patience.silence.map(|silence| {
+        let sentence = format!("the command said nothing for {} s", silence.as_secs());
+        (heard.max(at) + silence, sentence)
+    });
+    total.into_iter().chain(silence).min()
+}
+
 impl Outcome {
     /// The command's exit code as ours.
     pub(crate) fn exit(&self) -> ExitCode {
@@ -139,13 +161,19 @@ fn reports(wire: UnixStream, events: Sender<Event>) {
     });
 }
 
-fn pump(mut from: UnixStream, mut to: Box<dyn Write + Send>) -> JoinHandle<()> {
+/// Passes an output on, and notes when there was some.
+fn pump(
+    mut from: UnixStream,
+    mut to: Box<dyn Write + Send>,
+    heard: Arc<Mutex<Instant>>,
+) -> JoinHandle<()> {
     thread::spawn(move || {
         let mut buffer = [0; 8192];
         while let Ok(count @ 1..) = from.read(&mut buffer) {
             let Some(bytes) = buffer.get(..count) else {
                 return;
             };
+            *heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             // When nobody reads us any more, the command still runs to its end.
             let _ = to.write_all(bytes).and_then(|()| to.flush());
         }

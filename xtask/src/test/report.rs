@@ -10,6 +10,8 @@ pub(crate) struct Report {
     pub(crate) failed: Vec<String>,
     /// The tests that could not run, each with its reason.
     pub(crate) skipped: Vec<String>,
+    /// The tests that failed in one boot of the lab and passed in another.
+    pub(crate) second_try: Vec<String>,
 }
 
 impl fmt::Display for Report {
@@ -25,6 +27,7 @@ impl Report {
         self.passed += other.passed;
         self.failed.extend(other.failed);
         self.skipped.extend(other.skipped);
+        self.second_try.extend(other.second_try);
     }
 }
 
@@ -45,6 +48,18 @@ pub(crate) struct Reader {
     part: Part,
     report: Report,
     result: Option<Counts>,
+    /// The test whose verdict has not come yet.
+    current: Option<String>,
+    verdicts: Vec<(String, Verdict)>,
+}
+
+/// What came of one test.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It passed, or could not run.
+    Ok,
+    /// It failed.
+    Failed,
 }
 
 struct Counts {
@@ -57,7 +72,24 @@ impl Reader {
     /// A reader of the tests of `suite`.
     pub(crate) fn new(suite: &str) -> Self {
         let suite = suite.to_owned();
-        Self { suite, part: Part::Running, report: Report::default(), result: None }
+        Self {
+            suite,
+            part: Part::Running,
+            report: Report::default(),
+            result: None,
+            current: None,
+            verdicts: Vec::new(),
+        }
+    }
+
+    /// The tests that have come to an end, in the order of their ends.
+    pub(crate) fn verdicts(&self) -> &[(String, Verdict)] {
+        &self.verdicts
+    }
+
+    /// The test that has begun and not ended.
+    pub(crate) fn current(&self) -> Option<&str> {
+        self.current.as_deref()
     }
 
     /// Takes the next line and says whether a person wants to see it.
@@ -70,6 +102,9 @@ impl Reader {
         {
             let reason = line.split_once(" ... ignored, ").map_or("ignored", |(_, reason)| reason);
             self.report.skipped.push(format!("{}: {test}: {reason}", self.suite));
+        }
+        if self.part == Part::Running {
+            self.hear_verdict(line);
         }
         match line {
             "successes:" => self.part = Part::Successes,
@@ -87,6 +122,25 @@ impl Reader {
             self.report.failed.push(format!("{}: {name}", self.suite));
         }
         self.part != Part::Successes && !line.is_empty() && !line.starts_with("running ")
+    }
+
+    /// `test NAME ... ok`, where the verdict may come on a line of its own.
+    fn hear_verdict(&mut self, line: &str) {
+        let begun = line.strip_prefix("test ").and_then(|test| test.split_once(" ... "));
+        let said = match begun {
+            Some((name, said)) => {
+                self.current = Some(name.to_owned());
+                said
+            }
+            None => line,
+        };
+        let verdict = match said {
+            "FAILED" => Verdict::Failed,
+            "ok" => Verdict::Ok,
+            _ if begun.is_some() && said.starts_with("ignored") => Verdict::Ok,
+            _ => return,
+        };
+        self.verdicts.extend(self.current.take().map(|name| (name, verdict)));
     }
 
     /// The counts, now that the run has ended; `end` says how.

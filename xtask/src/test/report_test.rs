@@ -71,3 +71,26 @@ fn a_run_that_ends_without_a_result_has_failed() {
     let (report, _) = read("test reads ... ");
     assert_eq!(report.failed, ["blk: ended early"]);
 }
+
+#[test]
+fn the_verdict_on_each_test_is_known_even_when_the_run_ends_early() {
+    let mut reader = Reader::new("blk");
+    let output = "test reads ... ok
+test writes ... FAILED
+test boots ... skipped: boots: no /dev/kvm
+ok
+test odd ... ignored, takes an hour
+test hangs ... ";
+    for line in output.lines() {
+        reader.line(line);
+    }
+    let verdicts = reader.verdicts().iter().map(|(name, verdict)| (name.as_str(), *verdict));
+    let expected = [
+        ("reads", Verdict::Ok),
+        ("writes", Verdict::Failed),
+        ("boots", Verdict::Ok),
+        ("odd", Verdict::Ok),
+    ];
+    assert!(verdicts.eq(expected));
+    assert_eq!(reader.current(), Some("hangs"));
+}
