@@ -23,6 +23,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use vm_memory::{AtomicAccess, Bytes, MmapRegion, VolatileMemory, VolatileMemoryError};
 
 use crate::chain::MAX_CHAIN;
+use crate::kill_point::{self, Mistake, Step};
 use crate::shared::{self, MapError};
 
 const VERSION: u16 = 1;
@@ -204,24 +205,40 @@ impl InflightQueue {
             if head >= self.size {
                 break;
             }
-            self.store(entry(head, INFLIGHT_IN_ENTRY), 0u8)?;
+            if !kill_point::makes(Mistake::Uncleared) {
+                self.store(entry(head, INFLIGHT_IN_ENTRY), 0u8)?;
+            }
+            kill_point::reached(Step::Cleared);
             head = self.load(entry(head, NEXT_IN_ENTRY))?;
         }
-        self.store(USED_IDX_AT, used)
+        self.store(USED_IDX_AT, used)?;
+        kill_point::reached(Step::Settled);
+        Ok(())
     }
 
     /// Records a chain before anything is done about it. `head` is below the ring's size.
     pub(crate) fn take(&mut self, head: u16) -> Result<(), InflightError> {
+        if kill_point::makes(Mistake::Unrecorded) {
+            return Ok(());
+        }
         self.store(entry(head, COUNTER_IN_ENTRY), self.counter)?;
-        self.counter = self.counter.wrapping_add(1);
-        self.store(entry(head, INFLIGHT_IN_ENTRY), 1u8)
+        kill_point::reached(Step::Numbered);
+        if !kill_point::makes(Mistake::Unordered) {
+            self.counter = self.counter.wrapping_add(1);
+        }
+        self.store(entry(head, INFLIGHT_IN_ENTRY), 1u8)?;
+        kill_point::reached(Step::Recorded);
+        Ok(())
     }
 
     /// Records a chain that is about to be put into the used ring.
     pub(crate) fn before_used(&mut self, head: u16) -> Result<(), InflightError> {
         let last: u16 = self.load(LAST_BATCH_HEAD_AT)?;
         self.store(entry(head, NEXT_IN_ENTRY), last)?;
-        self.store(LAST_BATCH_HEAD_AT, head)
+        kill_point::reached(Step::Linked);
+        self.store(LAST_BATCH_HEAD_AT, head)?;
+        kill_point::reached(Step::Newest);
+        Ok(())
     }
 
     /// Clears the chains that were put into the used ring in one step, after which its index is
@@ -232,7 +249,10 @@ impl InflightQueue {
 
     /// Clears a chain that was put back untouched.
     pub(crate) fn give_back(&mut self, head: u16) -> Result<(), InflightError> {
-        self.store(entry(head, INFLIGHT_IN_ENTRY), 0u8)
+        kill_point::reached(Step::Returned);
+        self.store(entry(head, INFLIGHT_IN_ENTRY), 0u8)?;
+        kill_point::reached(Step::Forgotten);
+        Ok(())
     }
 
     fn load<T: AtomicAccess>(&self, at: usize) -> Result<T, InflightError> {

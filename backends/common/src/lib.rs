@@ -23,6 +23,7 @@ mod early_enable;
 mod error;
 mod event;
 mod inflight;
+pub mod kill_point;
 mod listen;
 mod logging;
 mod memory;

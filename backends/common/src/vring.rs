@@ -17,6 +17,7 @@ use crate::chain::{Chain, DescriptorTable, Origin};
 use crate::device::DeviceError;
 use crate::event;
 use crate::inflight::{InflightError, InflightQueue};
+use crate::kill_point::{self, Step};
 use crate::memory::Memory;
 
 /// How many chains a worker gets before the loop looks at everything else.
@@ -226,10 +227,12 @@ impl Vring {
         for (chain, written) in chains {
             // virtio 1.3 §2.7.8.2: not more than was written, so never more than there was room.
             let written = written.min(chain.writable_bytes());
+            kill_point::reached(Step::Acted);
             if let Some(inflight) = &mut self.inflight {
                 inflight.before_used(chain.head())?;
             }
             self.write_used(position, chain.head(), written)?;
+            kill_point::reached(Step::Entered);
             position = position.wrapping_add(1);
             self.in_flight = self.in_flight.saturating_sub(1);
         }
@@ -239,6 +242,7 @@ impl Vring {
             .store(position.to_le(), index, Ordering::Release)
             .map_err(|source| VringError::Access(virtio_queue::Error::GuestMemory(source)))?;
         self.queue.set_next_used(position);
+        kill_point::reached(Step::Published);
         if let Some(inflight) = &mut self.inflight {
             inflight.after_used(position)?;
         }
@@ -325,6 +329,7 @@ impl Vring {
         if head >= size {
             return Err(VringError::HeadOutOfTable { head, size });
         }
+        kill_point::reached(Step::Seen);
         if let Some(inflight) = &mut self.inflight {
             inflight.take(head)?;
         }

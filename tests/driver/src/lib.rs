@@ -28,6 +28,7 @@ mod net;
 mod process;
 mod queue;
 mod ring;
+mod survivor;
 mod watchdog;
 mod wire;
 
@@ -41,6 +42,7 @@ pub use net::{NET_HEADER, NetHeader};
 pub use process::Process;
 pub use queue::{Buffer, Queue, Used};
 pub use ring::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Descriptor, Ring};
+pub use survivor::Survivor;
 pub use vhost::vhost_user::message::VhostUserProtocolFeatures as ProtocolFeatures;
 pub use wire::{Message, Wire};
 

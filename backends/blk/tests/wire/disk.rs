@@ -4,7 +4,10 @@ use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use atoll_driver::{BlkRequest, Buffer, FrontEnd, Memory, Process, Queue, TIMEOUT, Used};
+use atoll_driver::{
+    BlkRequest, Buffer, EVENT_IDX, FrontEnd, INDIRECT_DESC, Memory, Process, Queue, TIMEOUT, Used,
+    VERSION_1,
+};
 use tempfile::TempDir;
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_atoll-blk");
@@ -15,6 +18,8 @@ pub(crate) const SECTOR: usize = 512;
 
 pub(crate) const ALL_FEATURES: u64 = u64::MAX;
 pub(crate) const FLUSH: u64 = 1 << 9;
+/// What a current driver accepts of the ring's features.
+pub(crate) const USUAL: u64 = VERSION_1 | EVENT_IDX | INDIRECT_DESC;
 
 /// A directory with an image whose every byte tells its sector.
 pub(crate) struct Image {
@@ -49,6 +54,12 @@ impl Image {
 
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Writes on the host, as nobody should while the image is served.
+    pub(crate) fn write(&self, sector: u64, bytes: &[u8]) {
+        let file = File::options().write(true).open(self.path()).unwrap();
+        file.write_all_at(bytes, sector * SECTOR as u64).unwrap();
     }
 
     /// The arguments that serve it.

@@ -6,6 +6,8 @@ mod command_line;
 mod disk;
 mod hostile;
 mod independent;
+#[cfg(debug_assertions)]
+mod kill_points;
 mod lifecycle;
 mod recovery;
 mod requests;

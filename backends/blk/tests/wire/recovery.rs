@@ -1,58 +1,26 @@
 //! The process dies in the middle of work and another takes over: each request is done, and none
 //! is answered twice.
 
-use std::fs::File;
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
-use atoll_driver::{BlkRequest, FrontEnd, Memory, Queue, TIMEOUT};
+use atoll_driver::{BlkRequest, Memory, Survivor, TIMEOUT};
 use nix::sys::signal::Signal;
-use vhost::vhost_user::VhostUserFrontend;
-use vhost::vhost_user::message::VhostUserInflight;
 
-use crate::disk::{ALL_FEATURES, Driver, Image, SECTORS};
+use crate::disk::{Driver, FLUSH, Image, SECTORS, USUAL};
 
 const QUEUE_SIZE: u16 = 128;
 const BLOCK: usize = 16 << 10;
 const BLOCKS: u64 = SECTORS * 512 / BLOCK as u64;
 
-/// What the front-end keeps across the deaths of the device process.
-struct Survivor {
-    memory: Memory,
-    queue: Option<Queue>,
-    record: Option<(VhostUserInflight, File)>,
-}
-
-impl Survivor {
-    /// Connects to the process that serves now, and lets it go on from the record.
-    fn attach(&mut self, image: &Image) -> FrontEnd {
-        let mut device = FrontEnd::connect(image.socket(), self.memory.clone()).unwrap();
-        device.negotiate(ALL_FEATURES).unwrap();
-        let record = self.record.get_or_insert_with(|| {
-            let wanted = VhostUserInflight::new(0, 0, 1, QUEUE_SIZE);
-            device.inner().get_inflight_fd(&wanted).unwrap()
-        });
-        device.inner().set_inflight_fd(&record.0, record.1.as_raw_fd()).unwrap();
-        let memory = self.memory.clone();
-        let queue = self
-            .queue
-            .get_or_insert_with(|| Queue::new(&memory, 0, QUEUE_SIZE, device.features()).unwrap());
-        // Deliberately not where the process before stopped: the record knows better.
-        let base = queue.ring().used_index().unwrap();
-        device.attach(queue, base).unwrap();
-        device
-    }
-}
-
 #[test]
 fn kill_under_load_loses_and_repeats_nothing() {
     let image = Image::new();
-    let mut survivor =
-        Survivor { memory: Memory::new(64 << 20).unwrap(), queue: None, record: None };
+    let memory = Memory::new(64 << 20).unwrap();
+    let mut survivor = Survivor::new(memory.clone(), QUEUE_SIZE, USUAL | FLUSH).unwrap();
     let mut process = image.serve(&[]);
-    let mut device = survivor.attach(&image);
+    let mut device = survivor.attach(image.socket()).unwrap();
     let slots: Vec<_> =
-        (0..32).map(|_| BlkRequest::write(&survivor.memory, 0, &[0; BLOCK]).unwrap()).collect();
+        (0..32).map(|_| BlkRequest::write(&memory, 0, &[0; BLOCK]).unwrap()).collect();
     // By head, the slot that is in flight there and the block and byte it writes.
     let mut in_flight = std::collections::HashMap::new();
     let mut free: Vec<usize> = (0..slots.len()).collect();
@@ -62,14 +30,14 @@ fn kill_under_load_loses_and_repeats_nothing() {
     for death in 0..25u64 {
         // As much work as fits at once; the process dies at another point of it each time.
         for refill in 0..4 {
-            let queue = survivor.queue.as_mut().unwrap();
+            let queue = &mut survivor.queue;
             while let Some(slot) = free.pop() {
                 let request = &slots[slot];
                 let (block, byte) = (written % BLOCKS, (written % 255) as u8);
                 let sector = block * (BLOCK as u64 / 512);
-                survivor.memory.write(request.header + 8, &sector.to_le_bytes()).unwrap();
-                survivor.memory.write(request.data[0].addr, &[byte; BLOCK]).unwrap();
-                survivor.memory.write(request.status, &[BlkRequest::PENDING]).unwrap();
+                memory.write(request.header + 8, &sector.to_le_bytes()).unwrap();
+                memory.write(request.data[0].addr, &[byte; BLOCK]).unwrap();
+                memory.write(request.status, &[BlkRequest::PENDING]).unwrap();
                 let head = queue.add(&request.buffers()).unwrap();
                 in_flight.insert(head, (slot, block, byte));
                 written += 1;
@@ -79,7 +47,7 @@ fn kill_under_load_loses_and_repeats_nothing() {
             for _ in 0..at_least.min(in_flight.len()) {
                 let used = queue.wait(TIMEOUT).unwrap();
                 let (slot, block, byte) = in_flight.remove(&used.head).unwrap();
-                let status = slots[slot].status(&survivor.memory).unwrap();
+                let status = slots[slot].status(&memory).unwrap();
                 assert_eq!(status, BlkRequest::OK);
                 expected[block as usize] = Some(byte);
                 free.push(slot);
@@ -90,15 +58,15 @@ fn kill_under_load_loses_and_repeats_nothing() {
         process.wait().unwrap();
         drop(device);
         process = image.serve(&[]);
-        device = survivor.attach(&image);
+        device = survivor.attach(image.socket()).unwrap();
     }
 
     // `Queue` refuses a chain that is used twice; what is left here must all come.
-    let queue = survivor.queue.as_mut().unwrap();
+    let queue = &mut survivor.queue;
     while !in_flight.is_empty() {
         let used = queue.wait(TIMEOUT).unwrap();
         let (slot, block, byte) = in_flight.remove(&used.head).unwrap();
-        assert_eq!(slots[slot].status(&survivor.memory).unwrap(), BlkRequest::OK);
+        assert_eq!(slots[slot].status(&memory).unwrap(), BlkRequest::OK);
         expected[block as usize] = Some(byte);
     }
     for (block, byte) in expected.into_iter().enumerate() {
@@ -107,9 +75,9 @@ fn kill_under_load_loses_and_repeats_nothing() {
             assert!(image.read(sector, BLOCK).iter().all(|&found| found == byte), "{block}");
         }
     }
-    let queue = survivor.queue.take().unwrap();
+    let queue = survivor.queue;
     assert_eq!(queue.outstanding(), 0);
-    let (status, _) = BlkRequest::read(&survivor.memory, 0, 512)
+    let (status, _) = BlkRequest::read(&memory, 0, 512)
         .map(|request| {
             let mut driver = Driver { device, queue };
             driver.request(&request)

@@ -1,0 +1,136 @@
+//! The process dies at each step of a request's way (where one can only be told to in a debug
+//! build). Its successor does what was left, in order, and touches nothing that was done.
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use atoll_backend::kill_point::{Mistake, Step};
+use atoll_driver::{BlkRequest, Memory, Process, Survivor, TIMEOUT};
+use nix::sys::signal::Signal;
+
+use crate::disk::{FLUSH, Image, PROGRAM, SECTOR, USUAL};
+
+/// What is put on the host over a sector of which all writes are done.
+const TAMPERED: [u8; SECTOR] = [0xee; SECTOR];
+const WRITES: u64 = 12;
+
+/// One after the other, two writes to each sector and a read of it.
+struct Work {
+    image: Image,
+    survivor: Survivor,
+    /// By head, the request that is not done, and its place.
+    open: BTreeMap<u16, (u64, BlkRequest)>,
+    mistake: Option<Mistake>,
+}
+
+/// The byte of which the write at `place` is made, and the sector to which it goes.
+fn write_at(place: u64) -> ([u8; SECTOR], u64) {
+    ([0x10 + place as u8; SECTOR], place / 2)
+}
+
+impl Work {
+    fn new(mistake: Option<Mistake>) -> Self {
+        let memory = Memory::new(1 << 20).unwrap();
+        let mut survivor = Survivor::new(memory.clone(), 128, USUAL | FLUSH).unwrap();
+        let mut open = BTreeMap::new();
+        for place in 0..WRITES {
+            let (bytes, sector) = write_at(place);
+            let write = BlkRequest::write(&memory, sector, &bytes).unwrap();
+            let read = BlkRequest::read(&memory, sector, SECTOR as u32).unwrap();
+            for request in [write, read] {
+                let head = survivor.queue.add(&request.buffers()).unwrap();
+                open.insert(head, (place, request));
+            }
+        }
+        survivor.queue.publish().unwrap();
+        Self { image: Image::new(), survivor, open, mistake }
+    }
+
+    /// Lets a process work until it dies, or all is done. Returns whether it died, or what the
+    /// device got wrong.
+    fn run(&mut self, death: Option<(Step, u32)>) -> Result<bool, String> {
+        let mut command = Command::new(PROGRAM);
+        command.args(self.image.args()).stdin(Stdio::null()).stdout(Stdio::null());
+        command.envs(death.map(|(step, count)| ("ATOLL_KILL_POINT", format!("{step:?}:{count}"))));
+        command.envs(self.mistake.map(|mistake| ("ATOLL_MISTAKE", format!("{mistake:?}"))));
+        let mut process = Process::run(&mut command).unwrap();
+        let attached = self.survivor.attach(self.image.socket());
+        let deadline = Instant::now() + TIMEOUT;
+        while process.running().unwrap() && !self.open.is_empty() {
+            self.take_used()?;
+            assert!(Instant::now() < deadline, "requests that are never done");
+            std::thread::yield_now();
+        }
+        let _gone = process.signal(Signal::SIGTERM);
+        let (status, stderr) = process.wait().unwrap();
+        let died = status.signal() == Some(Signal::SIGKILL as i32);
+        assert!(died || status.success() && attached.is_ok(), "{status}: {stderr}");
+        self.take_used()?;
+        Ok(died)
+    }
+
+    fn take_used(&mut self) -> Result<(), String> {
+        while let Some(used) = self.survivor.queue.take_used().map_err(|e| e.to_string())? {
+            let (place, request) = self.open.remove(&used.head).unwrap();
+            let memory = self.survivor.memory();
+            assert_eq!(request.status(memory).unwrap(), BlkRequest::OK);
+            let (bytes, _) = write_at(place);
+            if request.bytes(memory).unwrap() != bytes {
+                return Err(format!("the read behind write {place} finds another"));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_done(&self, sector: u64) -> bool {
+        self.open.values().all(|&(place, _)| write_at(place).1 != sector)
+    }
+
+    /// Writes over what is done and must not be touched any more. Returns those sectors.
+    fn tamper(&self) -> Vec<u64> {
+        let done: Vec<_> = (0..WRITES / 2).filter(|&sector| self.is_done(sector)).collect();
+        done.iter().for_each(|&sector| self.image.write(sector, &TAMPERED));
+        done
+    }
+
+    fn check(&self, tampered: &[u64]) -> Result<(), String> {
+        for sector in 0..WRITES / 2 {
+            let (last, _) = write_at(2 * sector + 1);
+            let expected = if tampered.contains(&sector) { TAMPERED } else { last };
+            if self.image.read(sector, SECTOR) != expected {
+                return Err(format!("sector {sector} is not as it was left"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A process that dies, one that dies a little later, and one that finishes.
+fn work(step: Step, count: u32, mistake: Option<Mistake>) -> Result<bool, String> {
+    let mut work = Work::new(mistake);
+    let died = work.run(Some((step, count)))?;
+    let done = work.tamper();
+    work.run(Some((step, 2)))?;
+    work.run(None)?;
+    work.check(&done)?;
+    Ok(died)
+}
+
+#[test]
+fn a_death_at_any_step_loses_and_repeats_nothing() {
+    for step in Step::ALL {
+        for count in [1, 2, 3, 10, 23] {
+            let died = work(step, count, None).unwrap_or_else(|e| panic!("{step:?}:{count}: {e}"));
+            // A disk gives nothing back.
+            assert_eq!(died, !matches!(step, Step::Returned | Step::Forgotten), "{step:?}:{count}");
+        }
+    }
+}
+
+#[test]
+fn a_disk_that_does_what_is_done_again_is_found_out() {
+    let mut lives = [(Step::Recorded, 10), (Step::Acted, 11), (Step::Settled, 9)].into_iter();
+    assert!(lives.any(|(step, count)| work(step, count, Some(Mistake::Uncleared)).is_err()));
+}
