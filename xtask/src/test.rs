@@ -133,7 +133,7 @@ fn run_here(suite: &Suite, filter: &[String], programs: &[PathBuf]) -> Result<Re
     Ok(reader.finish(&format!("ended early: {status}")))
 }
 
-/// Prints the lines that `wanted` wants, as they come.
+/// Prints the lines that `wanted` wants, as they come; the last one may be unfinished.
 fn echo(mut from: impl Read, mut wanted: impl FnMut(&str) -> bool) {
     let mut out = io::stdout().lock();
     let (mut buffer, mut line, mut shown) = ([0; 4096], Vec::new(), 0);
@@ -157,6 +157,11 @@ fn echo(mut from: impl Read, mut wanted: impl FnMut(&str) -> bool) {
             let _ = out.write_all(&line);
         }
         let _ = out.flush();
+    }
+    // The name of a test that has not come to its end.
+    if !line.is_empty() && wanted(&String::from_utf8_lossy(&line)) {
+        let rest = line.get(shown..).unwrap_or_default();
+        let _ = out.write_all(rest).and_then(|()| out.write_all(b"\n"));
     }
 }
 

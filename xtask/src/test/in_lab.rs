@@ -42,7 +42,7 @@ pub(super) fn run(suite: &Suite, filter: &[String], programs: &[PathBuf]) -> Res
     let mut report = Report::default();
     let mut suspects: Vec<String> = Vec::new();
     while !todo.is_empty() {
-        headline(&format!("{} ({} tests in the lab)", suite.name, todo.len()));
+        headline(&format!("{} (in the lab)", suite.name));
         let (reader, end) = boot(&suite.name, &todo, &tests, programs)?;
         let verdicts = reader.verdicts().to_vec();
         let current = reader.current().map(str::to_owned);
