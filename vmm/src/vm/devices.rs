@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::error::VmError;
 use super::events::{Event, Events};
-use crate::child::Child;
+use crate::child::{Child, Program, Starter};
 use crate::config::{BackendConfig, DeviceConfig, VmConfig, nearest};
 use crate::memory::GuestRam;
 use crate::vhost_user::{DeviceSpec, Peer, RemoteDevice};
@@ -25,6 +25,8 @@ const DYING: Duration = Duration::from_millis(500);
 pub(super) struct Devices {
     remotes: Remotes,
     children: Vec<(String, Child)>,
+    /// Children die with it.
+    starter: Option<Starter>,
 }
 
 impl Devices {
@@ -34,7 +36,9 @@ impl Devices {
         ram: &Arc<GuestRam>,
         events: &Events,
     ) -> Result<Option<Self>, VmError> {
-        let mut devices = Self::default();
+        let starter =
+            Starter::new().map_err(|source| VmError::System { doing: "start a thread", source })?;
+        let mut devices = Self { starter: Some(starter), ..Self::default() };
         let mut specs = Vec::new();
         for device in &config.devices {
             specs.push(devices.spec(device, config)?);
@@ -63,8 +67,12 @@ impl Devices {
     /// The device as the front-end takes it; starts its process if it is ours.
     fn spec(&mut self, device: &DeviceConfig, config: &VmConfig) -> Result<DeviceSpec, VmError> {
         let id = device.id.clone();
-        let started = Child::spawn(&device.backend, config.cpus)
-            .map_err(|source| VmError::Child { id: id.clone(), source })?;
+        let failed = |source| VmError::Child { id: id.clone(), source };
+        let program = Program::of(&device.backend, config.cpus).map_err(failed)?;
+        let started = match (program, &self.starter) {
+            (Some(program), Some(starter)) => Some(starter.start(&program).map_err(failed)?),
+            _ => None,
+        };
         let (name, queues, queue_size) = match &device.backend {
             BackendConfig::Disk(_) => ("blk", None, None),
             BackendConfig::Net(_) => ("net", None, None),

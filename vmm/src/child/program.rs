@@ -1,0 +1,87 @@
+//! Which program serves a device of ours, and with which arguments.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::ChildError;
+use crate::config::{BackendConfig, ConsoleConfig, ConsoleTo, DiskConfig, NetConfig};
+
+/// A backend's command line, but for its socket.
+#[derive(Clone, Debug)]
+pub struct Program {
+    pub(super) name: &'static str,
+    pub(super) path: PathBuf,
+    pub(super) arguments: Vec<OsString>,
+    /// Whether it has our terminal.
+    pub(super) on_terminal: bool,
+}
+
+impl Program {
+    /// The backend for `config`; `None` where the device is somebody else's to serve.
+    ///
+    /// # Errors
+    /// [`ChildError::NotFound`].
+    pub fn of(config: &BackendConfig, cpus: u8) -> Result<Option<Self>, ChildError> {
+        let (name, arguments) = match config {
+            BackendConfig::Disk(disk) => ("atoll-blk", blk(disk, cpus)),
+            BackendConfig::Net(net) => ("atoll-net", net_arguments(net)),
+            BackendConfig::Console(console) => ("atoll-console", console_arguments(console)),
+            BackendConfig::Socket(_) => return Ok(None),
+        };
+        let path = find(name).ok_or(ChildError::NotFound { program: name })?;
+        Ok(Some(Self { name, path, arguments, on_terminal: on_terminal(config) }))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+/// The backend beside our own executable, else the first on PATH.
+fn find(program: &str) -> Option<PathBuf> {
+    let beside = env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
+    let path = env::var_os("PATH").unwrap_or_default();
+    let places = beside.into_iter().chain(env::split_paths(&path));
+    places.map(|place| place.join(program)).find(|candidate| candidate.is_file())
+}
+
+fn on_terminal(config: &BackendConfig) -> bool {
+    matches!(config, BackendConfig::Console(ConsoleConfig { to: ConsoleTo::Stdio, .. }))
+}
+
+/// `--name=value`, whatever bytes the value holds.
+fn option(name: &str, value: impl Into<OsString>) -> OsString {
+    let mut option = OsString::from(format!("--{name}="));
+    option.push(value.into());
+    option
+}
+
+fn blk(disk: &DiskConfig, cpus: u8) -> Vec<OsString> {
+    let queues = disk.queues.unwrap_or(cpus.into());
+    let mut arguments =
+        vec![option("blk-file", &disk.path), option("num-queues", queues.to_string())];
+    if disk.readonly {
+        arguments.push("--read-only".into());
+    }
+    arguments.extend(disk.serial.as_ref().map(|serial| option("serial", serial)));
+    arguments
+}
+
+fn net_arguments(net: &NetConfig) -> Vec<OsString> {
+    let mut arguments = vec![option("tap", &net.tap)];
+    arguments.extend(net.mac.as_ref().map(|mac| option("mac", mac)));
+    arguments.extend(net.mtu.map(|mtu| option("mtu", mtu.to_string())));
+    arguments
+}
+
+fn console_arguments(console: &ConsoleConfig) -> Vec<OsString> {
+    vec![match &console.to {
+        ConsoleTo::Stdio => "--stdio".into(),
+        ConsoleTo::Pty(None) => "--pty".into(),
+        ConsoleTo::Pty(Some(link)) => option("pty", link),
+        ConsoleTo::File(path) => option("file", path),
+        ConsoleTo::Socket(path) => option("unix", path),
+    }]
+}

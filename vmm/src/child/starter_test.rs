@@ -1,0 +1,52 @@
+//! Children and the threads that asked for them.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A backend that does what `script` says; the directory is where it lies.
+fn shell(script: &str) -> (Program, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("backend");
+    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+    (Program { name: "backend", path, arguments: Vec::new(), on_terminal: false }, directory)
+}
+
+#[test]
+fn a_child_lives_on_when_the_thread_that_asked_for_it_ends() {
+    let (program, _directory) = shell("sleep 0.2; exit 7");
+    let starter = Starter::new().unwrap();
+    let asking = || starter.start(&program).unwrap();
+    let (mut child, _socket) = thread::scope(|scope| scope.spawn(asking).join().unwrap());
+    assert_eq!(child.ended(PATIENCE).unwrap().code(), Some(7));
+}
+
+#[test]
+fn children_die_with_their_starter_and_close_their_sockets() {
+    let (program, _directory) = shell("exec sleep 1000");
+    let starter = Starter::new().unwrap();
+    let (mut child, mut socket) = starter.start(&program).unwrap();
+    assert!(child.ended(Duration::from_millis(50)).is_none());
+    drop(starter);
+    assert_eq!(socket.read(&mut [0]).unwrap(), 0);
+    let status = child.ended(PATIENCE).unwrap();
+    assert_eq!(super::super::process::Cause(status).to_string(), "killed by SIGKILL");
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_is_named() {
+    let program = Program {
+        name: "backend",
+        path: "/nonexistent/backend".into(),
+        arguments: Vec::new(),
+        on_terminal: false,
+    };
+    let error = Starter::new().unwrap().start(&program).unwrap_err();
+    assert_eq!(error.to_string(), "can't start /nonexistent/backend");
+}
