@@ -17,7 +17,9 @@ pub use options::{Section, nearest};
 pub use settings::{MAX_CPUS, Settings};
 pub use size::Size;
 
-use options::{parsed_option, switch};
+use options::{parsed, parsed_option, switch};
+
+use crate::vhost_user::Policy;
 
 /// What is wrong with what was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -147,6 +149,8 @@ impl Default for MemoryConfig {
 pub struct DeviceConfig {
     /// Unique in this machine.
     pub id: String,
+    /// What becomes of the machine while nobody serves it.
+    pub on_disconnect: Policy,
     /// Who serves it.
     pub backend: BackendConfig,
 }
@@ -177,13 +181,17 @@ pub struct DiskConfig {
     /// Request queues; one for each vCPU unless given.
     #[serde(default, deserialize_with = "parsed_option")]
     pub queues: Option<u16>,
+    /// What becomes of the machine while nobody serves it.
+    #[serde(default, rename = "on-disconnect", deserialize_with = "parsed")]
+    pub on_disconnect: Policy,
     /// The device's name.
     pub id: Option<String>,
 }
 
 impl Section for DiskConfig {
     const NAME: &'static str = "disk";
-    const KEYS: &'static [&'static str] = &["path", "readonly", "serial", "queues", "id"];
+    const KEYS: &'static [&'static str] =
+        &["path", "readonly", "serial", "queues", "on-disconnect", "id"];
 }
 
 /// `--net`
@@ -196,13 +204,16 @@ pub struct NetConfig {
     /// The link's MTU in bytes.
     #[serde(default, deserialize_with = "parsed_option")]
     pub mtu: Option<u16>,
+    /// What becomes of the machine while nobody serves it.
+    #[serde(default, rename = "on-disconnect", deserialize_with = "parsed")]
+    pub on_disconnect: Policy,
     /// The device's name.
     pub id: Option<String>,
 }
 
 impl Section for NetConfig {
     const NAME: &'static str = "net";
-    const KEYS: &'static [&'static str] = &["tap", "mac", "mtu", "id"];
+    const KEYS: &'static [&'static str] = &["tap", "mac", "mtu", "on-disconnect", "id"];
 }
 
 /// `--console`
@@ -211,6 +222,8 @@ impl Section for NetConfig {
 pub struct ConsoleConfig {
     /// Where its bytes go and come from.
     pub to: ConsoleTo,
+    /// What becomes of the machine while nobody serves it.
+    pub on_disconnect: Policy,
     /// The device's name.
     pub id: Option<String>,
 }
@@ -236,6 +249,8 @@ struct ConsoleKeys {
     pty: Option<PathBuf>,
     file: Option<PathBuf>,
     socket: Option<PathBuf>,
+    #[serde(default, rename = "on-disconnect", deserialize_with = "parsed")]
+    on_disconnect: Policy,
     id: Option<String>,
 }
 
@@ -252,13 +267,14 @@ impl TryFrom<ConsoleKeys> for ConsoleConfig {
             (false, None, None, Some(path)) => ConsoleTo::Socket(path),
             _ => return Err("it takes exactly one of stdio, pty, pty=LINK, file=F and socket=S"),
         };
-        Ok(Self { to, id: keys.id })
+        Ok(Self { to, on_disconnect: keys.on_disconnect, id: keys.id })
     }
 }
 
 impl Section for ConsoleConfig {
     const NAME: &'static str = "console";
-    const KEYS: &'static [&'static str] = &["stdio", "pty", "file", "socket", "id"];
+    const KEYS: &'static [&'static str] =
+        &["stdio", "pty", "file", "socket", "on-disconnect", "id"];
 }
 
 /// `--device`
@@ -274,13 +290,17 @@ pub struct SocketConfig {
     /// Entries of each queue, a power of two.
     #[serde(default, rename = "queue-size", deserialize_with = "parsed_option")]
     pub queue_size: Option<u16>,
+    /// What becomes of the machine while nobody serves it.
+    #[serde(default, rename = "on-disconnect", deserialize_with = "parsed")]
+    pub on_disconnect: Policy,
     /// The device's name.
     pub id: Option<String>,
 }
 
 impl Section for SocketConfig {
     const NAME: &'static str = "device";
-    const KEYS: &'static [&'static str] = &["type", "socket", "queues", "queue-size", "id"];
+    const KEYS: &'static [&'static str] =
+        &["type", "socket", "queues", "queue-size", "on-disconnect", "id"];
     const LEADING: Option<&'static str> = Some("type");
 }
 

@@ -123,21 +123,25 @@ fn named(
     sockets: Vec<SocketConfig>,
 ) -> Result<Vec<DeviceConfig>, ConfigError> {
     let mut devices = Vec::new();
-    let mut add = |id: Option<String>, kind: &str, number: usize, backend| {
+    let mut add = |id: Option<String>, on_disconnect, kind: &str, number: usize, backend| {
         let id = id.unwrap_or_else(|| format!("{kind}{number}"));
-        devices.push(DeviceConfig { id, backend });
+        devices.push(DeviceConfig { id, on_disconnect, backend });
     };
     for (number, mut disk) in disks.into_iter().enumerate() {
-        add(disk.id.take(), "disk", number, BackendConfig::Disk(disk));
+        let policy = disk.on_disconnect.clone();
+        add(disk.id.take(), policy, "disk", number, BackendConfig::Disk(disk));
     }
     for (number, mut net) in nets.into_iter().enumerate() {
-        add(net.id.take(), "net", number, BackendConfig::Net(net));
+        let policy = net.on_disconnect.clone();
+        add(net.id.take(), policy, "net", number, BackendConfig::Net(net));
     }
     for (number, mut console) in consoles.into_iter().enumerate() {
-        add(console.id.take(), "console", number, BackendConfig::Console(console));
+        let policy = console.on_disconnect.clone();
+        add(console.id.take(), policy, "console", number, BackendConfig::Console(console));
     }
     for (number, mut socket) in sockets.into_iter().enumerate() {
-        add(socket.id.take(), "device", number, BackendConfig::Socket(socket));
+        let policy = socket.on_disconnect.clone();
+        add(socket.id.take(), policy, "device", number, BackendConfig::Socket(socket));
     }
     let mut seen = HashSet::new();
     match devices.iter().find(|device| !seen.insert(&device.id)) {

@@ -1,5 +1,6 @@
 //! A device that is another process, as the VMM and the transport see it.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
 
@@ -11,7 +12,8 @@ use super::life::Life;
 use super::mailbox::Mailbox;
 use super::memory::Table;
 use super::offer::Offer;
-use super::peer::{self, Peer};
+use super::peer;
+use super::report::{DeviceStatus, Vmm};
 use super::session::Session;
 use super::thread::DeviceThread;
 use super::{DeviceSpec, REPLY_DEADLINE, STOP_DEADLINE};
@@ -35,38 +37,34 @@ impl RemoteDevice {
     /// device's thread.
     ///
     /// Waits for a back-end that is not there yet, and says so once. All of `memory` will be shared
-    /// with it and must be backed by files.
+    /// with it and must be backed by files. `vmm` hears what becomes of the device.
     ///
     /// # Errors
     /// [`VhostUserError::Device`] naming the device and its peer.
     pub fn connect(
         spec: DeviceSpec,
         memory: &GuestMemoryMmap,
+        vmm: &Arc<dyn Vmm>,
     ) -> Result<Arc<Self>, VhostUserError> {
         let id = spec.id.clone();
         let device_type = spec.device_type.name();
-        let peer = spec.peer.to_string();
-        Self::open(spec, memory).map(Arc::new).map_err(|source| VhostUserError::Device {
-            id,
-            device_type,
-            peer,
-            source: Box::new(source),
+        let peer = spec.peer.name();
+        Self::open(spec, memory, Arc::clone(vmm)).map(Arc::new).map_err(|source| {
+            VhostUserError::Device { id, device_type, peer, source: Box::new(source) }
         })
     }
 
-    fn open(mut spec: DeviceSpec, memory: &GuestMemoryMmap) -> Result<Self, VhostUserError> {
+    fn open(
+        mut spec: DeviceSpec,
+        memory: &GuestMemoryMmap,
+        _vmm: Arc<dyn Vmm>,
+    ) -> Result<Self, VhostUserError> {
         let table = Table::new(memory)?;
-        let peer_name = spec.peer.to_string();
-        let (stream, path) = match spec.peer {
-            Peer::Path(path) => {
-                (peer::wait_for(&spec.id, &path, spec.connect_timeout)?, Some(path))
-            }
-            Peer::Stream(stream) => (stream, None),
-        };
-        spec.peer = Peer::Path(path.clone().unwrap_or_default());
+        let peer_name = spec.peer.name();
+        let stream = peer::wait_for(&spec.id, &mut *spec.peer, spec.connect_timeout)?;
         let (session, found) = Session::open(&spec.id, stream, spec.device_type)?;
         let offer = Offer::new(&spec, &found)?;
-        let DeviceSpec { id, device_type, .. } = spec;
+        let DeviceSpec { id, device_type, peer: source, .. } = spec;
         info!(
             "device {id} ({}) has {} queues of {}, features {}",
             device_type.name(),
@@ -83,7 +81,7 @@ impl RemoteDevice {
             id: id.clone(),
             device_type,
             peer: peer_name,
-            path,
+            source,
             table,
             offer,
             ports: Arc::clone(&ports),
@@ -114,6 +112,43 @@ impl RemoteDevice {
             port.kick.drain();
             port.call.drain();
         }
+    }
+
+    /// How the device is now. Asks nobody, and leaves the back-end's work alone.
+    #[must_use]
+    pub fn status(&self) -> DeviceStatus {
+        DeviceStatus {
+            id: self.id.clone(),
+            r#type: self.device_type.name(),
+            state: super::report::DeviceState::Connecting,
+            peer: super::report::PeerIdentity::default(),
+            policy: String::new(),
+            features: Vec::new(),
+            protocol_features: Vec::new(),
+            inflight: false,
+            lost_for_ms: None,
+            recoveries: 0,
+            last_error: None,
+            queues: Vec::new(),
+        }
+    }
+
+    /// Moves the running device to the back-end at socket `to`. Where that can't take over, the
+    /// device stays with the one it has. Waits until it is done or has failed.
+    ///
+    /// # Errors
+    /// [`VhostUserError`] naming why the other can't take over.
+    pub fn swap(&self, to: PathBuf) -> Result<(), VhostUserError> {
+        Err(VhostUserError::SwapFailed(format!("not yet: {}", to.display())))
+    }
+
+    /// Drops the connection as if the back-end had gone, and looks for it again at once. Waits
+    /// until there is one again, or the attempt has failed.
+    ///
+    /// # Errors
+    /// [`VhostUserError`] naming why there is none.
+    pub fn reattach(&self) -> Result<(), VhostUserError> {
+        Err(VhostUserError::SwapFailed("not yet".to_owned()))
     }
 
     /// Takes the rings back, closes the connection and ends the device's thread.

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
+use super::super::report::DeviceEvent;
 use super::super::test_doubles::{Obedient, Wrong, memory, misbehave, with_back_channel};
+use super::super::{PeerSource, Policy, SocketPeer, StreamPeer};
 use super::*;
 use crate::virtio::Ring;
 
@@ -33,13 +35,27 @@ impl DeviceEvents for Transport {
     }
 }
 
+/// A machine that goes on whatever happens.
+struct Unmoved;
+
+impl Vmm for Unmoved {
+    fn pause(&self, _id: &str) {}
+    fn resume(&self, _id: &str) {}
+    fn stop(&self, _id: &str, _why: &str) {}
+    fn event(&self, _event: DeviceEvent) {}
+}
+
+fn vmm() -> Arc<dyn Vmm> {
+    Arc::new(Unmoved)
+}
+
 struct Rig {
     device: Arc<RemoteDevice>,
     _transport: Arc<dyn DeviceEvents>,
     said: Receiver<Said>,
 }
 
-fn spec(peer: Peer) -> DeviceSpec {
+fn spec(peer: Box<dyn PeerSource>) -> DeviceSpec {
     DeviceSpec {
         id: "disk0".into(),
         device_type: DeviceType::by_name("blk").unwrap(),
@@ -47,12 +63,13 @@ fn spec(peer: Peer) -> DeviceSpec {
         queues: None,
         queue_size: None,
         vcpus: 2,
+        policy: Policy::default(),
         connect_timeout: Some(PATIENCE),
     }
 }
 
-fn rig(peer: Peer) -> Rig {
-    let device = RemoteDevice::connect(spec(peer), &memory()).unwrap();
+fn rig(peer: Box<dyn PeerSource>) -> Rig {
+    let device = RemoteDevice::connect(spec(peer), &memory(), &vmm()).unwrap();
     let (sender, said) = channel();
     let transport: Arc<dyn DeviceEvents> = Arc::new(Transport(sender));
     device.attach(Arc::downgrade(&transport));
@@ -90,7 +107,7 @@ fn count(backend: &Mutex<Obedient>, line: &str) -> usize {
 fn a_guest_starts_resets_and_starts_again_on_one_connection() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (backend, thread) = Obedient::new(2).serve(theirs);
-    let rig = rig(Peer::Stream(ours));
+    let rig = rig(Box::new(StreamPeer::new(ours)));
     for boot in 1..=3 {
         rig.device.start(activation());
         wait_until("rings enabled", || count(&backend, "enable 1 true") == boot);
@@ -108,7 +125,7 @@ fn a_guest_starts_resets_and_starts_again_on_one_connection() {
 fn a_new_boot_waits_until_the_rings_are_back() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (backend, _thread) = Obedient::new(2).serve(theirs);
-    let rig = rig(Peer::Stream(ours));
+    let rig = rig(Box::new(StreamPeer::new(ours)));
     rig.device.start(activation());
     wait_until("rings enabled", || count(&backend, "enable 1 true") == 1);
     for port in rig.device.queues() {
@@ -125,7 +142,7 @@ fn a_new_boot_waits_until_the_rings_are_back() {
 fn shutting_down_takes_the_rings_back_first() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (backend, thread) = Obedient::new(2).serve(theirs);
-    let rig = rig(Peer::Stream(ours));
+    let rig = rig(Box::new(StreamPeer::new(ours)));
     rig.device.start(activation());
     wait_until("rings enabled", || count(&backend, "enable 1 true") == 1);
     rig.device.shutdown();
@@ -138,7 +155,7 @@ fn shutting_down_takes_the_rings_back_first() {
 fn the_guest_sees_as_many_queues_as_there_are() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (_backend, _thread) = Obedient::new(64).serve(theirs);
-    let rig = rig(Peer::Stream(ours));
+    let rig = rig(Box::new(StreamPeer::new(ours)));
     assert_eq!(rig.device.queues().len(), 2);
     assert_eq!(rig.device.config()[34..], [2, 0]);
     assert_eq!(rig.device.features(), 1 << 32 | 1 << 29 | 1 << 12 | 1 << 9);
@@ -149,7 +166,7 @@ fn a_configuration_change_reaches_the_guest() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (sender, channels) = channel();
     with_back_channel(theirs, sender);
-    let rig = rig(Peer::Stream(ours));
+    let rig = rig(Box::new(StreamPeer::new(ours)));
     let back = channels.recv().unwrap();
     for _ in 0..3 {
         // CONFIG_CHANGE_MSG.
@@ -168,7 +185,7 @@ fn configuration_writes_reach_the_back_end_and_come_back_as_it_took_them() {
         let mut obedient = Obedient::new(2);
         obedient.read_only = read_only;
         let (_backend, _thread) = obedient.serve(theirs);
-        let rig = rig(Peer::Stream(ours));
+        let rig = rig(Box::new(StreamPeer::new(ours)));
         rig.device.write_config(32, &[9]);
         match rig.hear() {
             Said::Config(config, false) => assert_eq!(config[32], seen),
@@ -181,7 +198,7 @@ fn configuration_writes_reach_the_back_end_and_come_back_as_it_took_them() {
 fn rings_outside_memory_are_the_guests_own_trouble() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (backend, _thread) = Obedient::new(2).serve(theirs);
-    let rig = rig(Peer::Stream(ours));
+    let rig = rig(Box::new(StreamPeer::new(ours)));
     let mut wild = activation();
     wild.rings[1].used = 1 << 40;
     rig.device.start(wild);
@@ -197,7 +214,7 @@ fn rings_outside_memory_are_the_guests_own_trouble() {
 fn a_ring_that_the_back_end_gives_up_on_needs_a_reset() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (backend, _thread) = Obedient::new(2).serve(theirs);
-    let rig = rig(Peer::Stream(ours));
+    let rig = rig(Box::new(StreamPeer::new(ours)));
     rig.device.start(activation());
     wait_until("rings enabled", || count(&backend, "enable 1 true") == 1);
     let err = backend.lock().unwrap().errs[1].take().unwrap();
@@ -210,7 +227,7 @@ fn a_back_end_that_dies_leaves_a_device_that_still_answers_resets() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let hang_up = theirs.try_clone().unwrap();
     let (backend, _thread) = Obedient::new(2).serve(theirs);
-    let rig = rig(Peer::Stream(ours));
+    let rig = rig(Box::new(StreamPeer::new(ours)));
     rig.device.start(activation());
     wait_until("rings enabled", || count(&backend, "enable 1 true") == 1);
     hang_up.shutdown(std::net::Shutdown::Both).unwrap();
@@ -227,7 +244,7 @@ fn a_back_end_that_dies_leaves_a_device_that_still_answers_resets() {
 fn a_back_end_that_hangs_is_given_up_and_no_boot_waits_for_it() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (backend, _thread) = Obedient::new(2).serve(theirs);
-    let rig = rig(Peer::Stream(ours));
+    let rig = rig(Box::new(StreamPeer::new(ours)));
     rig.device.start(activation());
     wait_until("rings enabled", || count(&backend, "enable 1 true") == 1);
     let hung = backend.lock().unwrap();
@@ -252,7 +269,7 @@ fn a_back_end_that_returns_serves_the_next_driver() {
             Obedient::serve_shared(&shared, stream);
         }
     });
-    let rig = rig(Peer::Path(path));
+    let rig = rig(Box::new(SocketPeer::new(path)));
     rig.device.start(activation());
     wait_until("rings enabled", || count(&backend, "enable 1 true") == 1);
     streams.recv().unwrap().shutdown(std::net::Shutdown::Both).unwrap();
@@ -269,7 +286,9 @@ fn a_back_end_that_returns_serves_the_next_driver() {
 fn a_failed_connection_names_device_and_peer() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let _backend = misbehave(theirs, 0, Wrong::Garbage);
-    let error = RemoteDevice::connect(spec(Peer::Stream(ours)), &memory()).err().unwrap();
+    let error = RemoteDevice::connect(spec(Box::new(StreamPeer::new(ours))), &memory(), &vmm())
+        .err()
+        .unwrap();
     let sentence = error.sentence();
     assert!(
         sentence.starts_with("device disk0 (blk) at its own process: GET_FEATURES: "),
@@ -288,8 +307,8 @@ fn threads_end_with_their_devices() {
     for _ in 0..20 {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (_backend, _thread) = Obedient::new(2).serve(theirs);
-        let spec = DeviceSpec { id: "leak-check".into(), ..spec(Peer::Stream(ours)) };
-        let device = RemoteDevice::connect(spec, &memory()).unwrap();
+        let spec = DeviceSpec { id: "leak-check".into(), ..spec(Box::new(StreamPeer::new(ours))) };
+        let device = RemoteDevice::connect(spec, &memory(), &vmm()).unwrap();
         // A thread gives itself its name.
         wait_until("the thread's name", || threads().count() == 1);
         drop(device);

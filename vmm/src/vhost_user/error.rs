@@ -22,15 +22,18 @@ pub enum VhostUserError {
     },
     /// Nobody served the socket in time.
     #[error(
-        "no back-end came within {} s; start one, or wait longer with --connect-timeout",
+        "no back-end came within {} s; start one, or wait longer with --connect-timeout: {why}",
         timeout.as_secs()
     )]
     NobodyThere {
         /// How long was waited.
         timeout: Duration,
         /// What the last attempt met.
-        source: io::Error,
+        why: String,
     },
+    /// There will be no back-end.
+    #[error("there is no back-end any more: {0}")]
+    GivenUp(String),
     /// The path is something else.
     #[error("it is not a socket")]
     NotASocket,
@@ -125,6 +128,12 @@ pub enum VhostUserError {
     /// What came back after a loss differs from what the guest was told.
     #[error("the back-end that came back differs: {0}")]
     Changed(String),
+    /// Another back-end can't take over.
+    #[error("it can't take over: {0}")]
+    SwapFailed(String),
+    /// The device has ended, or did not come to it in time.
+    #[error("the device did not answer within {} s", .0.as_secs())]
+    Busy(Duration),
     /// Memory that can't be shared with another process.
     #[error("guest memory at {0:#x} is not backed by a file")]
     PrivateMemory(u64),

@@ -13,6 +13,8 @@ mod mailbox;
 mod memory;
 mod offer;
 mod peer;
+mod policy;
+mod report;
 mod session;
 #[cfg(test)]
 mod test_doubles;
@@ -21,7 +23,11 @@ mod wire;
 
 pub use device::RemoteDevice;
 pub use error::VhostUserError;
-pub use peer::Peer;
+pub use peer::{Attempt, PeerSource, SocketPeer, StreamPeer};
+pub use policy::{OnDisconnect, Policy, PolicyError};
+pub use report::{
+    DeviceEvent, DeviceState, DeviceStatus, EventKind, Owes, PeerIdentity, QueueStatus, Vmm,
+};
 
 use std::time::Duration;
 
@@ -41,14 +47,15 @@ pub(super) const REPLY_DEADLINE: Duration = Duration::from_millis(400);
 pub(super) const STOP_DEADLINE: Duration = Duration::from_millis(400);
 
 /// A device as the user asked for it.
-#[derive(Debug)]
 pub struct DeviceSpec {
     /// The user's name of it; names its thread and stands in every message about it.
     pub id: String,
     /// What it is expected to be.
     pub device_type: DeviceType,
-    /// Where the back-end is.
-    pub peer: Peer,
+    /// Where its back-ends come from.
+    pub peer: Box<dyn PeerSource>,
+    /// What becomes of the machine while there is none.
+    pub policy: Policy,
     /// Queues to offer; if none is given, what suits the type, the back-end and `vcpus`.
     pub queues: Option<u16>,
     /// Largest size of each queue; if none is given, what suits the type.

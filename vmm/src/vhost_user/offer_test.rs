@@ -10,13 +10,14 @@ use virtio_bindings::virtio_config::{VIRTIO_F_RING_PACKED, VIRTIO_F_RING_RESET};
 use virtio_bindings::virtio_net::{VIRTIO_NET_F_CSUM, VIRTIO_NET_F_MAC};
 
 use super::*;
-use crate::vhost_user::Peer;
+use crate::vhost_user::{Policy, SocketPeer};
 
 fn spec(name: &str) -> DeviceSpec {
     DeviceSpec {
         id: "dev0".into(),
         device_type: DeviceType::by_name(name).unwrap(),
-        peer: Peer::Path(PathBuf::new()),
+        peer: Box::new(SocketPeer::new(PathBuf::new())),
+        policy: Policy::default(),
         queues: None,
         queue_size: None,
         vcpus: 4,

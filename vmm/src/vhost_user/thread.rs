@@ -2,7 +2,6 @@
 //! something, and carries out what [`Life`] decides.
 
 use std::os::fd::AsFd;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use super::life::{Effect, Event, Life, State};
 use super::mailbox::Mailbox;
 use super::memory::Table;
 use super::offer::Offer;
-use super::peer;
+use super::peer::{Attempt, PeerSource};
 use super::session::Session;
 use super::wire::poll_timeout;
 use crate::irq;
@@ -30,8 +29,8 @@ pub(super) struct DeviceThread {
     pub(super) device_type: DeviceType,
     /// How to call the peer in messages.
     pub(super) peer: String,
-    /// Where a lost back-end can be found again, if it can.
-    pub(super) path: Option<PathBuf>,
+    /// Where a lost back-end can be found again.
+    pub(super) source: Box<dyn PeerSource>,
     pub(super) table: Table,
     pub(super) offer: Offer,
     pub(super) ports: Arc<[QueuePort]>,
@@ -169,10 +168,7 @@ impl DeviceThread {
     fn lose(&mut self, error: &VhostUserError) {
         let Self { id, peer, .. } = self;
         let device_type = self.device_type.name();
-        let outlook = match self.path {
-            Some(_) => "it is looked for, and the device works again once the guest resets it",
-            None => "the device is dead",
-        };
+        let outlook = "it is looked for, and the device works again once the guest resets it";
         warn!(
             "device {id} ({device_type}) lost its back-end at {peer}: {}; {outlook}; the guest and \
              its other devices go on",
@@ -180,7 +176,7 @@ impl DeviceThread {
         );
         // Closing the connection is what tells a hung back-end to let go of the rings.
         self.session = None;
-        self.retry_at = self.path.as_ref().map(|_| Instant::now() + RECONNECT);
+        self.retry_at = Some(Instant::now() + RECONNECT);
         self.step(Event::PeerLost);
     }
 
@@ -273,12 +269,10 @@ impl DeviceThread {
     }
 
     /// One attempt to get a fitting back-end again; none if nobody is there.
-    fn reconnect(&self) -> Result<Option<(Session, Vec<u8>)>, VhostUserError> {
-        let Some(path) = &self.path else { return Ok(None) };
-        let stream = match peer::try_connect(path) {
-            Ok(stream) => stream,
-            Err(peer::Attempt::NotYet(_)) => return Ok(None),
-            Err(peer::Attempt::Never(error)) => return Err(error),
+    fn reconnect(&mut self) -> Result<Option<(Session, Vec<u8>)>, VhostUserError> {
+        let stream = match self.source.connect(&self.id)? {
+            Attempt::Connected(stream) => stream,
+            Attempt::NotYet { .. } | Attempt::GivenUp { .. } => return Ok(None),
         };
         let (session, found) = Session::open(&self.id, stream, self.device_type)?;
         self.offer.check_return(&found)?;

@@ -9,7 +9,9 @@ use super::events::{Event, Events};
 use crate::child::{Child, Program, Starter};
 use crate::config::{BackendConfig, DeviceConfig, VmConfig, nearest};
 use crate::memory::GuestRam;
-use crate::vhost_user::{DeviceSpec, Peer, RemoteDevice};
+use crate::vhost_user::{
+    DeviceEvent, DeviceSpec, PeerSource, RemoteDevice, SocketPeer, StreamPeer, Vmm,
+};
 use crate::virtio::DeviceType;
 
 /// Devices in the order of their PCI slots.
@@ -45,8 +47,10 @@ impl Devices {
         }
         // A backend may be long in coming, and signals are to be heard meanwhile.
         let (sender, ram) = (events.sender(), Arc::clone(ram));
+        let vmm: Arc<dyn Vmm> = Arc::new(Unheard);
         let connect = move || {
-            let result = specs.into_iter().map(|spec| RemoteDevice::connect(spec, ram.memory()));
+            let connect = |spec| RemoteDevice::connect(spec, ram.memory(), &vmm);
+            let result = specs.into_iter().map(connect);
             let result = result.collect::<Result<_, _>>().map_err(VmError::from);
             let _ended = sender.send(Event::Connected(Box::new(result)));
         };
@@ -88,15 +92,16 @@ impl Devices {
         let peer = match (started, &device.backend) {
             (Some((child, stream)), _) => {
                 self.children.push((id.clone(), child));
-                Peer::Stream(stream)
+                Box::new(StreamPeer::new(stream)) as Box<dyn PeerSource>
             }
-            (None, BackendConfig::Socket(socket)) => Peer::Path(socket.socket.clone()),
-            (None, _) => Peer::Path(std::path::PathBuf::new()),
+            (None, BackendConfig::Socket(socket)) => Box::new(SocketPeer::new(socket.socket.clone())),
+            (None, _) => Box::new(SocketPeer::new(std::path::PathBuf::new())),
         };
         Ok(DeviceSpec {
             id,
             device_type,
             peer,
+            policy: device.on_disconnect.clone(),
             queues,
             queue_size,
             vcpus: config.cpus.into(),
@@ -154,4 +159,14 @@ impl Devices {
         });
         ended.unwrap_or(error)
     }
+}
+
+/// Nobody asks yet what devices tell.
+struct Unheard;
+
+impl Vmm for Unheard {
+    fn pause(&self, _id: &str) {}
+    fn resume(&self, _id: &str) {}
+    fn stop(&self, _id: &str, _why: &str) {}
+    fn event(&self, _event: DeviceEvent) {}
 }
