@@ -20,11 +20,11 @@ use std::sync::atomic::Ordering;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use vm_memory::{AtomicAccess, Bytes, MmapRegion, VolatileMemory, VolatileMemoryError};
+use vm_memory::{AtomicAccess, Bytes, VolatileMemory, VolatileMemoryError};
 
 use crate::chain::MAX_CHAIN;
 use crate::kill_point::{self, Mistake, Step};
-use crate::shared::{self, MapError};
+use crate::shared::{self, MapError, Mapped};
 
 const VERSION: u16 = 1;
 const HEADER: usize = 16;
@@ -89,7 +89,7 @@ pub enum InflightError {
 /// The record of all queues of a device.
 #[derive(Clone)]
 pub(crate) struct InflightRegion {
-    region: Arc<MmapRegion<()>>,
+    mapped: Arc<Mapped>,
     queues: u16,
     size: u16,
 }
@@ -122,8 +122,8 @@ impl InflightRegion {
         if len < needed {
             return Err(InflightError::TooSmall { len, queues, size });
         }
-        let region = shared::map(file, offset, needed).map_err(InflightError::Map)?;
-        Ok(Self { region: Arc::new(region), queues, size })
+        let mapped = shared::map(file, offset, needed).map_err(InflightError::Map)?;
+        Ok(Self { mapped: Arc::new(mapped), queues, size })
     }
 
     /// The part of one queue, whose ring has `size` descriptors.
@@ -131,7 +131,7 @@ impl InflightRegion {
         let base = queue_len(self.size).checked_mul(usize::from(index));
         match base {
             Some(base) if index < self.queues && size <= self.size => {
-                Ok(InflightQueue { region: Arc::clone(&self.region), base, size, counter: 0 })
+                Ok(InflightQueue { mapped: Arc::clone(&self.mapped), base, size, counter: 0 })
             }
             _ => Err(InflightError::NoQueue { index, size }),
         }
@@ -159,7 +159,7 @@ pub(crate) struct Recovered {
 
 /// The record of one queue.
 pub(crate) struct InflightQueue {
-    region: Arc<MmapRegion<()>>,
+    mapped: Arc<Mapped>,
     base: usize,
     size: u16,
     /// The order of the next chain taken.
@@ -256,13 +256,13 @@ impl InflightQueue {
     }
 
     fn load<T: AtomicAccess>(&self, at: usize) -> Result<T, InflightError> {
-        let slice = self.region.as_volatile_slice();
+        let slice = self.mapped.region.as_volatile_slice();
         slice.load(self.base.saturating_add(at), Ordering::Acquire).map_err(InflightError::Access)
     }
 
     /// Release, so that no store is seen before those that precede it.
     fn store<T: AtomicAccess>(&self, at: usize, value: T) -> Result<(), InflightError> {
-        let slice = self.region.as_volatile_slice();
+        let slice = self.mapped.region.as_volatile_slice();
         let at = self.base.saturating_add(at);
         slice.store(value, at, Ordering::Release).map_err(InflightError::Access)
     }

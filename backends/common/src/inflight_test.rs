@@ -35,7 +35,7 @@ fn the_layout_is_that_of_the_specification() {
     queue.take(5).unwrap();
     queue.take(6).unwrap();
     let mut bytes = vec![0; len as usize];
-    region.region.as_volatile_slice().read_slice(&mut bytes, 0).unwrap();
+    region.mapped.region.as_volatile_slice().read_slice(&mut bytes, 0).unwrap();
     let queue = &bytes[2 * 2112..];
     assert_eq!(queue[8..16], [1, 0, 128, 0, 0, 0, 0x34, 0x12]);
     assert_eq!(queue[16 + 6 * 16..16 + 7 * 16], [1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);

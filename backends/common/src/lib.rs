@@ -26,6 +26,7 @@ mod inflight;
 pub mod kill_point;
 mod listen;
 mod logging;
+mod lost_memory;
 mod memory;
 mod queue;
 mod ring_thread;

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use vm_memory::{GuestAddress, GuestMemoryMmap, GuestRegionCollectionError, GuestRegionMmap};
 
-use crate::shared::{self, MapError};
+use crate::lost_memory::Watched;
+use crate::shared::{self, MapError, Mapped};
 
 /// Guest memory, mapped.
 pub(crate) type Memory = GuestMemoryMmap<()>;
@@ -42,6 +43,8 @@ pub(crate) struct RegionSpec {
 #[derive(Clone)]
 struct Region {
     user: u64,
+    /// Ends with the last of those who know the region.
+    _watched: Arc<Watched>,
     mapped: Arc<GuestRegionMmap<()>>,
     guest: u64,
     size: u64,
@@ -121,16 +124,12 @@ impl MemoryTable {
 
 fn map(spec: RegionSpec, file: File) -> Result<Region, MemoryError> {
     let RegionSpec { guest, size, user, offset } = spec;
-    let mapping = shared::map(file, offset, size).map_err(|source| MemoryError::Map {
-        guest,
-        size,
-        offset,
-        source,
-    })?;
-    let mapped = GuestRegionMmap::new(mapping, GuestAddress(guest))
+    let Mapped { watched, region } = shared::map(file, offset, size)
+        .map_err(|source| MemoryError::Map { guest, size, offset, source })?;
+    let mapped = GuestRegionMmap::new(region, GuestAddress(guest))
         .map(Arc::new)
         .ok_or(MemoryError::Wraps { guest, size })?;
-    Ok(Region { user, mapped, guest, size })
+    Ok(Region { user, _watched: Arc::new(watched), mapped, guest, size })
 }
 
 #[cfg(test)]

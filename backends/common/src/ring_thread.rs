@@ -55,6 +55,8 @@ impl RingThread {
         let name = format!("vring{}", vring.index());
         let serve = move || {
             let failed = serve_until_stopped(&mut vring, worker.as_mut(), &kick, &seen_by_loop)
+                // Whatever went wrong went wrong for this.
+                .map_err(|failure| vring.check_memory().err().unwrap_or(failure))
                 .tap_err(|failure| {
                     tracing::error!("vring {} stopped: {}", vring.index(), Because(failure));
                     error.iter().for_each(event::signal);
@@ -85,7 +87,9 @@ fn serve_until_stopped(
         vring.begin_round()?;
         let wait = worker.serve(vring)?;
         vring.call_if_wanted()?;
-        if wait.kick && vring.want_kicks()? {
+        let more = wait.kick && vring.want_kicks()?;
+        vring.check_memory()?;
+        if more {
             continue;
         }
         sleep(&wait, kick, stop)?;

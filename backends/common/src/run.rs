@@ -10,7 +10,7 @@ use crate::device::{Device, DeviceError};
 use crate::error::Because;
 use crate::listen::{Endpoint, ListenError};
 use crate::signals::EndRequest;
-use crate::{logging, serve};
+use crate::{logging, lost_memory, serve};
 
 /// Why a device process ends before it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +57,7 @@ fn run_device<D: Device>(
 ) -> Result<(), RunError> {
     // Before any thread, so that all threads leave the signals to one.
     let end = EndRequest::listen().map_err(RunError::Signals)?;
+    lost_memory::survive().map_err(RunError::Signals)?;
     // Before the socket, so that who finds a socket finds a device behind it.
     let config_change = ConfigChange::default();
     let device: Arc<dyn Device> = Arc::new(open(config_change.clone())?);

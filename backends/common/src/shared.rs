@@ -1,10 +1,13 @@
-//! Mapping of files that a front-end shares: guest memory and the in-flight region.
+//! Mapping of files that a front-end shares: guest memory and the in-flight region. What becomes of
+//! a mapping when its file is cut short is another's.
 
 use std::fs::File;
 use std::io;
 
 use vm_memory::mmap::MmapRegionError;
 use vm_memory::{FileOffset, MmapRegion};
+
+use crate::lost_memory::Watched;
 
 /// The file can't be mapped as asked for.
 #[derive(Debug, thiserror::Error)]
@@ -25,8 +28,15 @@ pub enum MapError {
     Map(#[source] MmapRegionError),
 }
 
+/// Shared memory, mapped.
+pub(crate) struct Mapped {
+    /// Ends with the mapping, and before it.
+    pub(crate) watched: Watched,
+    pub(crate) region: MmapRegion<()>,
+}
+
 /// Maps `len` bytes of `file` from `offset` on.
-pub(crate) fn map(file: File, offset: u64, len: u64) -> Result<MmapRegion<()>, MapError> {
+pub(crate) fn map(file: File, offset: u64, len: u64) -> Result<Mapped, MapError> {
     let metadata = file.metadata().map_err(MapError::Look)?;
     let end = offset.saturating_add(len);
     // Devices have no length, and check for themselves.
@@ -34,5 +44,8 @@ pub(crate) fn map(file: File, offset: u64, len: u64) -> Result<MmapRegion<()>, M
         return Err(MapError::Short { file: metadata.len(), end });
     }
     // Only 64-bit hosts are supported, where every u64 is a usize.
-    MmapRegion::from_file(FileOffset::new(file, offset), len as usize).map_err(MapError::Map)
+    let region = MmapRegion::from_file(FileOffset::new(file, offset), len as usize)
+        .map_err(MapError::Map)?;
+    let watched = Watched::new(region.as_ptr(), region.size());
+    Ok(Mapped { watched, region })
 }

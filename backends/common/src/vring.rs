@@ -18,6 +18,7 @@ use crate::device::DeviceError;
 use crate::event;
 use crate::inflight::{InflightError, InflightQueue};
 use crate::kill_point::{self, Step};
+use crate::lost_memory;
 use crate::memory::Memory;
 
 /// How many chains a worker gets before the loop looks at everything else.
@@ -58,6 +59,9 @@ pub enum VringError {
     /// The ring is not in guest memory.
     #[error("the ring is not within the guest's memory")]
     OutOfMemory,
+    /// The front-end cut off some of the memory that it shares.
+    #[error("the front-end cut off memory that is in use")]
+    MemoryLost,
     /// The ring can't be read or written.
     #[error("cannot access the ring")]
     Access(#[source] virtio_queue::Error),
@@ -115,11 +119,14 @@ pub struct Vring {
     resubmit: VecDeque<u16>,
     /// The used index when the driver was last considered for a call.
     considered: u16,
+    /// How often memory had been lost when the ring started.
+    losses: u64,
 }
 
 impl Vring {
     /// A ring that is ready to be served, from the setup that the front-end gave.
     pub(crate) fn new(mut setup: RingSetup, memory: &Memory) -> Result<Self, VringError> {
+        let losses = lost_memory::losses();
         let mut queue = Queue::new(setup.size).map_err(VringError::Misplaced)?;
         queue.try_set_desc_table_address(setup.descriptors).map_err(VringError::Misplaced)?;
         queue.try_set_avail_ring_address(setup.avail).map_err(VringError::Misplaced)?;
@@ -140,7 +147,7 @@ impl Vring {
             resubmit = recovered.resubmit;
         }
         queue.set_next_avail(next_avail);
-        Ok(Self {
+        let vring = Self {
             index: setup.index,
             queue,
             memory: Arc::new(memory.clone()),
@@ -153,7 +160,15 @@ impl Vring {
             inflight: setup.inflight,
             resubmit,
             considered: used.0,
-        })
+            losses,
+        };
+        vring.check_memory()?;
+        Ok(vring)
+    }
+
+    /// Whether all that was read since the ring started was really there.
+    pub(crate) fn check_memory(&self) -> Result<(), VringError> {
+        if lost_memory::losses() == self.losses { Ok(()) } else { Err(VringError::MemoryLost) }
     }
 
     /// The position in the available ring at which the next process, or start, goes on.
@@ -236,6 +251,8 @@ impl Vring {
             position = position.wrapping_add(1);
             self.in_flight = self.in_flight.saturating_sub(1);
         }
+        // What was done without the memory that it was to be done with is not done.
+        self.check_memory()?;
         // virtio 1.3 §2.7.8: the index, behind the flags, publishes the entries before it.
         let index = GuestAddress(self.queue.used_ring().saturating_add(2));
         self.memory

@@ -139,6 +139,17 @@ impl Memory {
             .map_err(|source| Error::Access { address, len: 2, source })
     }
 
+    /// Cuts the first region off behind its first `len` bytes. Whoever touches what was behind is
+    /// killed by it, this process too.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn cut(&self, len: u64) -> Result<(), Error> {
+        let first = self.0.regions.iter().next().and_then(|region| region.file_offset());
+        let cut = first.map_or(Ok(()), |file| file.file().set_len(len));
+        cut.map_err(|source| Error::system("cutting guest memory", source))
+    }
+
     /// The address in this process, which is what SET_VRING_ADDR speaks of.
     pub(crate) fn user_address(&self, address: u64) -> Result<u64, Error> {
         match self.0.regions.get_host_address(GuestAddress(address)) {

@@ -428,3 +428,28 @@ fn memory_that_is_not_there_is_refused_by_name() {
     let (_, stderr) = process.terminate().unwrap();
     assert!(stderr.contains("SET_MEM_TABLE refused: cannot take the memory table"), "{stderr}");
 }
+
+#[test]
+fn memory_that_is_cut_off_stops_the_ring_and_not_the_process() {
+    let image = Image::new();
+    let mut process = image.serve(&[]);
+    // The ring is gone, or it is there and the request is not.
+    for keep in [0, 1 << 20] {
+        let mut driver = Driver::attach(&image);
+        let memory = driver.memory();
+        driver.assert_serves();
+        memory.allocate(2 << 20, 1).unwrap();
+        let request = BlkRequest::read(&memory, 7, 512).unwrap();
+        memory.cut(keep).unwrap();
+        if keep > 0 {
+            driver.queue.submit(&request.buffers()).unwrap();
+        }
+        driver.queue.kick().unwrap();
+        assert!(driver.queue.wait_broken(TIMEOUT).unwrap(), "the front-end is told");
+    }
+    Driver::attach(&image).assert_serves();
+    let (status, stderr) = process.terminate().unwrap();
+    assert!(status.success(), "{status}: {stderr}");
+    let said = stderr.matches("vring 0 stopped: the front-end cut off memory that is in use");
+    assert_eq!(said.count(), 2, "{stderr}");
+}

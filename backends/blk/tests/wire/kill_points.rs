@@ -121,7 +121,7 @@ fn work(step: Step, count: u32, mistake: Option<Mistake>) -> Result<bool, String
 #[test]
 fn a_death_at_any_step_loses_and_repeats_nothing() {
     for step in Step::ALL {
-        for count in [1, 2, 3, 10, 23] {
+        for count in [1, 4, 23] {
             let died = work(step, count, None).unwrap_or_else(|e| panic!("{step:?}:{count}: {e}"));
             // A disk gives nothing back.
             assert_eq!(died, !matches!(step, Step::Returned | Step::Forgotten), "{step:?}:{count}");

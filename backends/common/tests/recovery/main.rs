@@ -19,7 +19,7 @@ use crate::life::{Fault, Life};
 /// Lives of two deaths each: the first at `step` for the `count`th time, the second at another step.
 fn live(step: Step, count: u32, mistake: Option<Mistake>) -> Result<(), Fault> {
     let at = Step::ALL.iter().position(|&known| known == step).unwrap();
-    for turn in [1, 4, 7] {
+    for turn in [1, 6] {
         let next = Step::ALL[(at + turn * count as usize) % Step::ALL.len()];
         let mut life = Life::new(mistake);
         life.submit(12);
@@ -36,7 +36,7 @@ fn live(step: Step, count: u32, mistake: Option<Mistake>) -> Result<(), Fault> {
 #[test]
 fn a_death_at_any_step_loses_and_repeats_nothing() {
     for step in Step::ALL {
-        for count in 1..=5 {
+        for count in 1..=4 {
             live(step, count, None).unwrap_or_else(|fault| panic!("{step:?}:{count}: {fault}"));
         }
     }
