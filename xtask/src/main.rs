@@ -7,6 +7,7 @@ mod cache;
 mod command;
 mod debian;
 mod demo;
+mod dist;
 mod guest;
 mod initramfs;
 mod inner;
@@ -43,6 +44,8 @@ enum Task {
     Test(test::Args),
     /// Do what CI does: format, lints, tests, the tour
     Ci,
+    /// Make what users install: a tree, and a Debian package
+    Dist(dist::Args),
     /// Install the Debian packages that the tasks need
     Packages,
     /// Make the guest's files in target/guest and say where they are
@@ -69,6 +72,7 @@ fn pick(task: Task) -> Result<ExitCode> {
         Task::Bench(measure) => bench::main(measure),
         Task::Inner(act) => inner::main(act),
         Task::Test(args) => test::main(&args),
+        Task::Dist(args) => dist::main(&args),
         Task::Ci => {
             command::run(Command::new("bash").arg(workspace::root().join(".ci/run")))?;
             Ok(ExitCode::SUCCESS)
