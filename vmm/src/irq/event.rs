@@ -1,4 +1,7 @@
 //! An eventfd as kicks, calls and wake-ups use it: a counter that never blocks who owns it.
+//!
+//! O_NONBLOCK is no protection: it belongs to the open file, which a device process shares and whose
+//! flags it may change.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -21,18 +24,29 @@ impl Event {
 
     /// Signals. A full counter is signalled already.
     pub fn signal(&self) {
-        // The only error of a valid eventfd is EAGAIN: the counter is at its maximum.
-        drop(self.0.write(1));
+        if self.is_ready(PollFlags::POLLOUT) {
+            // The only error of a valid eventfd is EAGAIN: the counter is at its maximum.
+            drop(self.0.write(1));
+        }
     }
 
     /// Takes what was signalled, and says whether there was anything.
     pub fn drain(&self) -> bool {
-        self.0.read().is_ok()
+        let mut counter = 0_u64;
+        let part = libc::iovec { iov_base: (&raw mut counter).cast(), iov_len: size_of::<u64>() };
+        // SAFETY: the descriptor is open as long as `self`; `part` is the one vector that is told of
+        // and describes `counter`, which outlives the call and which nobody else reaches.
+        let read = unsafe { libc::preadv2(self.0.as_raw_fd(), &part, 1, -1, libc::RWF_NOWAIT) };
+        read > 0
     }
 
     /// Whether the event is signalled; leaves it as it is.
     pub fn is_signalled(&self) -> bool {
-        let mut fds = [PollFd::new(self.as_fd(), PollFlags::POLLIN)];
+        self.is_ready(PollFlags::POLLIN)
+    }
+
+    fn is_ready(&self, flags: PollFlags) -> bool {
+        let mut fds = [PollFd::new(self.as_fd(), flags)];
         matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
     }
 
@@ -48,3 +62,7 @@ impl AsFd for Event {
         unsafe { BorrowedFd::borrow_raw(self.0.as_raw_fd()) }
     }
 }
+
+#[cfg(test)]
+#[path = "event_test.rs"]
+mod tests;
