@@ -186,7 +186,7 @@ impl Offer {
                 let most = match self.offers(feature) {
                     true => most.min(number(config, limit_at, 2).map_or(1, clamp_u32)),
                     // Without the feature there is exactly one (virtio 1.3 §5.2.2).
-                    false => 1,
+                    false => most.min(1),
                 };
                 self.check_count(1, most)?;
                 self.queues = pick(spec.queues, spec.vcpus.max(1), most)?;

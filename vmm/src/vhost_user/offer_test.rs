@@ -119,6 +119,9 @@ fn a_back_end_of_another_type_is_recognised() {
     assert!(error.contains("VIRTIO_NET_F_CSUM, as a net device does"), "{error}");
     let error = sentence(Offer::new(&spec("console"), &found(&[], Some(1), Some(vec![]))));
     assert!(error.contains("1 queues where such a device has at least 2"), "{error}");
+    let none = found(&[VIRTIO_BLK_F_FLUSH], Some(0), config(36, 0, &[1]));
+    let error = sentence(Offer::new(&spec("blk"), &none));
+    assert!(error.contains("0 queues where such a device has at least 1"), "{error}");
 }
 
 #[test]
