@@ -143,8 +143,9 @@ fn message(request: u32, flags: u32, payload: &[u8]) -> Vec<u8> {
 fn receive_socket(socket: &UnixStream) -> io::Result<Option<UnixStream>> {
     let mut bytes = [0; HEADER];
     let mut iov = [IoSliceMut::new(&mut bytes)];
-    // More than are allowed, so that those too many are seen and closed.
-    let mut space = nix::cmsg_space!([libc::c_int; 8]);
+    // Room for all that a message can carry (SCM_MAX_FD): what is cut off for lack of it can't be
+    // found again, and so not be closed.
+    let mut space = nix::cmsg_space!([libc::c_int; 253]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC;
     let received = recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut space), flags)?;
     let mut fds = Vec::new();

@@ -33,6 +33,7 @@ mod ring_thread;
 mod rings;
 mod run;
 mod serve;
+mod service;
 mod session;
 mod shared;
 mod signals;

@@ -25,6 +25,8 @@ pub(crate) enum ListenError {
     Nowhere,
     #[error(transparent)]
     Socket(#[from] SocketError),
+    #[error("socket activation passes {count} sockets, and one is served; give each its own unit")]
+    Activated { count: u32 },
     #[error("descriptor {fd} is not open")]
     NotOpen { fd: RawFd },
     #[error("descriptor {fd} is not a Unix socket")]
@@ -36,7 +38,10 @@ pub(crate) enum ListenError {
 impl ListenError {
     /// Whether another command line would help.
     pub(crate) fn is_wrong_usage(&self) -> bool {
-        matches!(self, Self::Nowhere | Self::Socket(SocketError::TooLong { .. }))
+        matches!(
+            self,
+            Self::Nowhere | Self::Activated { .. } | Self::Socket(SocketError::TooLong { .. })
+        )
     }
 }
 
@@ -51,10 +56,10 @@ pub(crate) enum Endpoint {
 impl Endpoint {
     /// Opens what the options name, or else what socket activation passed.
     pub(crate) fn open(args: &Args) -> Result<Self, ListenError> {
-        match (&args.socket_path, args.fd.or_else(activated)) {
+        match (&args.socket_path, args.fd) {
             (Some(path), _) => Ok(Self::Listening(Listener::bind(path)?)),
             (None, Some(fd)) => Self::inherit(fd),
-            (None, None) => Err(ListenError::Nowhere),
+            (None, None) => Self::inherit(activated()?.ok_or(ListenError::Nowhere)?),
         }
     }
 
@@ -116,10 +121,14 @@ fn passes(error: &io::Error) -> bool {
 }
 
 /// The descriptor that socket activation passes, if it passes one to this process.
-fn activated() -> Option<RawFd> {
+fn activated() -> Result<Option<RawFd>, ListenError> {
     let number = |name| env::var(name).ok()?.parse::<u32>().ok();
-    let ours = number("LISTEN_PID")? == std::process::id() && number("LISTEN_FDS")? >= 1;
-    ours.then_some(FIRST_ACTIVATED)
+    let ours = number("LISTEN_PID") == Some(std::process::id());
+    match number("LISTEN_FDS").filter(|_| ours) {
+        None | Some(0) => Ok(None),
+        Some(1) => Ok(Some(FIRST_ACTIVATED)),
+        Some(count) => Err(ListenError::Activated { count }),
+    }
 }
 
 /// Takes over an inherited descriptor, and keeps it from children of ours.

@@ -4,13 +4,15 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use sd_notify::NotifyState;
+
 use crate::args::{Args, Capabilities, WRONG_USAGE, program_name};
 use crate::back_channel::ConfigChange;
 use crate::device::{Device, DeviceError};
 use crate::error::Because;
 use crate::listen::{Endpoint, ListenError};
 use crate::signals::EndRequest;
-use crate::{logging, lost_memory, serve};
+use crate::{logging, lost_memory, serve, service};
 
 /// Why a device process ends before it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +63,9 @@ fn run_device<D: Device>(
     // Before the socket, so that who finds a socket finds a device behind it.
     let config_change = ConfigChange::default();
     let device: Arc<dyn Device> = Arc::new(open(config_change.clone())?);
-    match Endpoint::open(args)? {
+    let endpoint = Endpoint::open(args)?;
+    service::notify(&NotifyState::Ready);
+    match endpoint {
         Endpoint::Connected(connection) => {
             serve::serve(&device, connection, &config_change, &end).map_err(RunError::Serve)
         }

@@ -11,6 +11,9 @@ use std::thread;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, Signal};
+use sd_notify::NotifyState;
+
+use crate::service;
 
 const STACK: usize = 64 * 1024;
 
@@ -35,6 +38,7 @@ impl EndRequest {
             let _always = SigSet::all().thread_block();
             if let Ok(signal) = signals.wait() {
                 tracing::info!("{signal}: finishing what is in flight");
+                service::notify(&NotifyState::Stopping);
                 raised.raise();
             }
             if let Ok(signal) = signals.wait() {

@@ -20,6 +20,7 @@
 //! # }
 //! ```
 
+mod abuse;
 mod blk;
 mod error;
 mod front_end;
@@ -28,20 +29,23 @@ mod net;
 mod process;
 mod queue;
 mod ring;
+mod service_manager;
 mod survivor;
 mod watchdog;
 mod wire;
 
 use std::time::Duration;
 
+pub use abuse::Abuse;
 pub use blk::BlkRequest;
 pub use error::Error;
 pub use front_end::{FrontEnd, PROTOCOL_FEATURES};
 pub use memory::Memory;
 pub use net::{NET_HEADER, NetHeader};
-pub use process::Process;
+pub use process::{Footprint, Process};
 pub use queue::{Buffer, Queue, Used};
 pub use ring::{DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Descriptor, Ring};
+pub use service_manager::{ServiceManager, pass_fd};
 pub use survivor::Survivor;
 pub use vhost::vhost_user::message::VhostUserProtocolFeatures as ProtocolFeatures;
 pub use wire::{Message, Wire};

@@ -12,6 +12,27 @@ use nix::unistd::Pid;
 
 use crate::{Error, TIMEOUT};
 
+/// What a process holds on to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// Open files.
+    pub files: usize,
+    /// Threads.
+    pub threads: usize,
+    /// Resident memory in KiB that is no file's.
+    pub anonymous_kib: u64,
+}
+
+impl Footprint {
+    /// Whether `later` is more than this, beyond the few pages that an allocator keeps.
+    pub fn is_exceeded_by(&self, later: &Self) -> bool {
+        let kept = 256;
+        later.files > self.files
+            || later.threads > self.threads
+            || later.anonymous_kib > self.anonymous_kib + kept
+    }
+}
+
 /// A child process whose standard error is collected. Killed when dropped.
 #[derive(Debug)]
 pub struct Process {
@@ -112,6 +133,15 @@ impl Process {
     pub fn terminate(&mut self) -> Result<(ExitStatus, String), Error> {
         self.signal(Signal::SIGTERM)?;
         self.wait()
+    }
+
+    /// What it holds on to now.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn footprint(&self) -> Result<Footprint, Error> {
+        let (files, threads) = (self.open_files()?, self.tasks()?.len());
+        Ok(Footprint { files, threads, anonymous_kib: self.anonymous_kib()? })
     }
 
     /// Private resident memory in KiB: what this process costs on top of pages that it shares. In

@@ -1,14 +1,13 @@
 //! Front-ends that come and go, changes while rings run, and the end of the process.
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
-use atoll_driver::{BlkRequest, FrontEnd, Memory, Process, TIMEOUT};
+use atoll_driver::{BlkRequest, FrontEnd, Memory, Process, ServiceManager, TIMEOUT, pass_fd};
 
 use vhost::vhost_user::VhostUserFrontend;
 
@@ -177,17 +176,32 @@ fn a_listening_descriptor_is_served_again_and_again() {
 }
 
 #[test]
-fn a_socket_that_was_activated_is_found() {
+fn a_service_manager_hands_over_the_socket_and_hears_of_start_and_end() {
     let image = Image::new();
     let listener = UnixListener::bind(image.socket()).unwrap();
-    // The shell puts its own process id, which will be the program's, into the environment.
-    let script =
-        format!("LISTEN_PID=$$ LISTEN_FDS=1 exec {PROGRAM} --blk-file={}", image.path().display());
-    let mut command = Command::new("sh");
-    pass_fd(command.args(["-c", &script]), listener.as_raw_fd(), 3);
-    let mut process = Process::run(&mut command).unwrap();
+    let blk_file = format!("--blk-file={}", image.path().display());
+    let (manager, mut process) =
+        ServiceManager::start(image.dir(), &[&listener], PROGRAM, [blk_file]).unwrap();
+    assert_eq!(manager.notified().unwrap(), "READY=1");
     Driver::attach(&image).assert_serves();
-    assert!(process.terminate().unwrap().0.success());
+    let (status, stderr) = process.terminate().unwrap();
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+    assert_eq!(manager.notified().unwrap(), "STOPPING=1");
+    assert!(image.socket().exists(), "who made the socket removes it");
+}
+
+#[test]
+fn more_than_one_socket_from_a_service_manager_is_refused() {
+    let image = Image::new();
+    let listener = UnixListener::bind(image.socket()).unwrap();
+    let blk_file = format!("--blk-file={}", image.path().display());
+    let sockets = [&listener, &listener];
+    let (_, mut process) =
+        ServiceManager::start(image.dir(), &sockets, PROGRAM, [blk_file]).unwrap();
+    let (status, stderr) = process.wait().unwrap();
+    assert_eq!(status.code(), Some(2));
+    assert!(stderr.starts_with("atoll-blk: socket activation passes 2 sockets"), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }
 
 fn serve_fd(image: &Image, socket: &impl AsRawFd) -> Process {
@@ -195,20 +209,6 @@ fn serve_fd(image: &Image, socket: &impl AsRawFd) -> Process {
     command.arg("--fd=3").arg(format!("--blk-file={}", image.path().display()));
     pass_fd(&mut command, socket.as_raw_fd(), 3);
     Process::run(&mut command).unwrap()
-}
-
-/// Lets the command inherit `from` as descriptor `to`.
-fn pass_fd(command: &mut Command, from: RawFd, to: RawFd) {
-    let pass = move || {
-        // SAFETY: makes no reference to memory, and is allowed between fork and exec.
-        let moved = unsafe { libc::dup2(from, to) };
-        // A descriptor is not duplicated onto itself, but has to be kept open all the same.
-        // SAFETY: likewise.
-        let passed = moved.min(unsafe { libc::fcntl(to, libc::F_SETFD, 0) });
-        if passed < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-    };
-    // SAFETY: `pass` makes two system calls and nothing else.
-    unsafe { command.pre_exec(pass) };
 }
 
 #[test]

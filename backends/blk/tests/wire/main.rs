@@ -4,6 +4,7 @@
 
 mod command_line;
 mod disk;
+mod front_ends;
 mod hostile;
 mod independent;
 #[cfg(debug_assertions)]
