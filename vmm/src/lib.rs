@@ -10,6 +10,7 @@ pub mod bus;
 pub mod child;
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod irq;
 pub mod legacy;
 pub mod memory;

@@ -1,0 +1,103 @@
+//! Which request asks for what (`docs/api.md`, "Requests"). Pure.
+
+#![warn(
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    clippy::panic,
+    clippy::unreachable
+)]
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::http::{Request, Status, Unserved};
+use super::{Action, Refusal};
+
+/// What a request asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Wish {
+    Info,
+    Devices,
+    Device(String),
+    Events { since: Option<u64>, follow: bool },
+    Act(Action),
+}
+
+/// The body of a swap.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Swap {
+    socket: PathBuf,
+}
+
+/// What `request` asks for.
+pub(super) fn wish(request: &Request) -> Result<Wish, Unserved> {
+    let nothing = || {
+        let why = format!("there is nothing at {}; see docs/api.md", request.path);
+        Unserved::new(Status::NotFound, why)
+    };
+    let rest = request.path.strip_prefix("/api/v1/").ok_or_else(nothing)?;
+    let parts: Vec<_> = rest.split('/').collect();
+    let (method, wish) = match *parts {
+        ["vm.info"] => ("GET", Wish::Info),
+        ["vm.events"] => ("GET", events(request)?),
+        ["vm.pause"] => ("PUT", Wish::Act(Action::Pause)),
+        ["vm.resume"] => ("PUT", Wish::Act(Action::Resume)),
+        ["vm.power-button"] => ("PUT", Wish::Act(Action::PowerButton)),
+        ["devices"] => ("GET", Wish::Devices),
+        ["devices", id] => ("GET", Wish::Device(id.to_owned())),
+        ["devices", id, "reattach"] => ("PUT", Wish::Act(Action::Reattach { id: id.to_owned() })),
+        // Its body is looked at only when the method is right.
+        ["devices", id, "swap"] if request.method == "PUT" => ("PUT", swap(id, &request.body)?),
+        ["devices", _, "swap"] => ("PUT", Wish::Devices),
+        _ => return Err(nothing()),
+    };
+    if request.method != method {
+        let why = format!("{} takes {method}, not {}", request.path, request.method);
+        return Err(Unserved::new(Status::MethodNotAllowed, why));
+    }
+    Ok(wish)
+}
+
+fn swap(id: &str, body: &[u8]) -> Result<Wish, Unserved> {
+    match serde_json::from_slice::<Swap>(body) {
+        Ok(Swap { socket }) => Ok(Wish::Act(Action::Swap { id: id.to_owned(), socket })),
+        Err(error) => {
+            let why = format!("a swap takes {{\"socket\": \"PATH\"}}: {error}");
+            Err(Unserved::new(Status::BadRequest, why))
+        }
+    }
+}
+
+fn events(request: &Request) -> Result<Wish, Unserved> {
+    let (mut since, mut follow) = (None, true);
+    for (key, value) in &request.query {
+        let wrong = || {
+            let why = format!(
+                "vm.events takes since=NUMBER and follow=true or follow=false, not {key}={value}"
+            );
+            Unserved::new(Status::BadRequest, why)
+        };
+        match key.as_str() {
+            "since" => since = Some(value.parse().map_err(|_not_a_number| wrong())?),
+            "follow" => follow = value.parse().map_err(|_neither| wrong())?,
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(Wish::Events { since, follow })
+}
+
+impl From<&Refusal> for Unserved {
+    fn from(refusal: &Refusal) -> Self {
+        let status = match refusal {
+            Refusal::NoDevice { .. } => Status::NotFound,
+            Refusal::Conflict(_) => Status::Conflict,
+        };
+        Self::new(status, refusal.to_string())
+    }
+}
+
+#[cfg(test)]
+#[path = "api_test.rs"]
+mod tests;

@@ -1,0 +1,126 @@
+//! The control socket: what `docs/api.md` describes, for one [`Machine`].
+//!
+//! One thread, `control`, serves all clients and never waits for one, nor for the machine: what may
+//! take long is done on a thread of its own. What the machine makes of it is not known here.
+
+mod api;
+mod connection;
+mod events;
+mod http;
+mod server;
+mod socket;
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::vhost_user::DeviceStatus;
+
+pub use events::EventLog;
+pub use server::{Server, ServerError};
+pub use socket::{Socket, SocketError};
+
+/// What a machine is and how it is.
+#[derive(Clone, Debug, Serialize)]
+pub struct Info {
+    /// Of `atoll`.
+    pub version: &'static str,
+    /// Of the process.
+    pub pid: u32,
+    /// How the machine is.
+    pub state: MachineState,
+    /// Who holds it paused.
+    pub paused_by: Vec<String>,
+    /// vCPUs.
+    pub cpus: u8,
+    /// Guest memory.
+    pub memory_bytes: u64,
+    /// The kernel's file.
+    pub kernel: PathBuf,
+    /// How often the guest was started.
+    pub boots: u64,
+    /// Since the process began.
+    pub uptime_ms: u64,
+    /// How many devices there are.
+    pub devices: usize,
+}
+
+/// How a machine is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MachineState {
+    /// Its devices' backends are waited for.
+    Starting,
+    /// Its vCPUs run.
+    Running,
+    /// Its vCPUs are held.
+    Paused,
+    /// It is over.
+    Ended,
+}
+
+/// What can be asked of a machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Stop all vCPUs.
+    Pause,
+    /// Let them go on.
+    Resume,
+    /// Press the power button.
+    PowerButton,
+    /// Move a device to the backend on `socket`.
+    Swap {
+        /// The device.
+        id: String,
+        /// Where its new backend listens.
+        socket: PathBuf,
+    },
+    /// Drop a device's connection, and look for its backend at once.
+    Reattach {
+        /// The device.
+        id: String,
+    },
+}
+
+/// Why a machine did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such device.
+    #[error("there is no device `{id}`; {advice}")]
+    NoDevice {
+        /// As asked for.
+        id: String,
+        /// Which devices there are.
+        advice: String,
+    },
+    /// It can't be done now, and why.
+    #[error("{0}")]
+    Conflict(String),
+}
+
+impl Refusal {
+    /// `id` is none of the devices `ids`.
+    pub fn no_device<'a>(id: &str, ids: impl Iterator<Item = &'a str>) -> Self {
+        let ids = ids.collect::<Vec<_>>().join(", ");
+        let advice = match ids.as_str() {
+            "" => "the machine has no devices yet".to_owned(),
+            ids => format!("the machine has {ids}"),
+        };
+        Self::NoDevice { id: id.to_owned(), advice }
+    }
+}
+
+/// What a control socket acts on.
+///
+/// `act` may take long and is called on a thread of its own; the others answer at once.
+pub trait Machine: Send + Sync {
+    /// How it is.
+    fn info(&self) -> Info;
+    /// How its devices are.
+    fn devices(&self) -> Vec<DeviceStatus>;
+    /// Does what is asked.
+    ///
+    /// # Errors
+    /// [`Refusal`], when nothing was done.
+    fn act(&self, action: Action) -> Result<(), Refusal>;
+}
