@@ -80,15 +80,7 @@ fn advice(report: &str) -> String {
     words.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// One sentence, from what was being done to what went wrong.
 fn fail(error: &dyn Error, code: u8) -> ExitCode {
-    let mut sentence = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        sentence.push_str(": ");
-        sentence.push_str(&error.to_string());
-        cause = error.source();
-    }
-    eprintln!("atoll: {sentence}");
+    eprintln!("atoll: {}", vm::sentence(error));
     ExitCode::from(code)
 }

@@ -6,7 +6,9 @@
 
 mod process;
 mod program;
+mod restarts;
 mod starter;
+mod supervisor;
 
 use std::io;
 use std::path::PathBuf;
@@ -14,6 +16,7 @@ use std::path::PathBuf;
 pub use process::Child;
 pub use program::Program;
 pub use starter::Starter;
+pub use supervisor::{Seat, Supervisor};
 
 /// Why a backend could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +46,9 @@ pub enum ChildError {
         /// Why.
         source: io::Error,
     },
+    /// The device is served at a socket.
+    #[error("its backend is somebody else's to start")]
+    NotOurs,
     /// The thread that starts backends is not there.
     #[error("can't start backends: the thread that does is not there")]
     NoStarter,

@@ -17,8 +17,14 @@ use nix::unistd::{Pid, getpid, getppid};
 use super::{ChildError, Program};
 
 /// What a service manager told us, and us alone.
-const OURS: [&str; 6] =
-    ["NOTIFY_SOCKET", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID", "WATCHDOG_USEC"];
+const OURS: [&str; 6] = [
+    "NOTIFY_SOCKET",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
 
 /// Between two looks at whether a process has ended.
 const LOOK: Duration = Duration::from_millis(1);
@@ -37,8 +43,8 @@ impl Child {
     /// Only for the [`Starter`](super::Starter): the child dies with the thread that calls this.
     pub(super) fn spawn(program: &Program) -> Result<(Self, UnixStream), ChildError> {
         let name = program.name;
-        let (ours, theirs) =
-            UnixStream::pair().map_err(|source| ChildError::SocketPair { program: name, source })?;
+        let (ours, theirs) = UnixStream::pair()
+            .map_err(|source| ChildError::SocketPair { program: name, source })?;
         let mut command = Command::new(&program.path);
         command.arg(format!("--fd={}", theirs.as_raw_fd())).args(&program.arguments);
         for variable in OURS {

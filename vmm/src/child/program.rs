@@ -18,19 +18,19 @@ pub struct Program {
 }
 
 impl Program {
-    /// The backend for `config`; `None` where the device is somebody else's to serve.
+    /// The backend for `config`.
     ///
     /// # Errors
-    /// [`ChildError::NotFound`].
-    pub fn of(config: &BackendConfig, cpus: u8) -> Result<Option<Self>, ChildError> {
+    /// [`ChildError`], also where the device is somebody else's to serve.
+    pub fn of(config: &BackendConfig, cpus: u8) -> Result<Self, ChildError> {
         let (name, arguments) = match config {
             BackendConfig::Disk(disk) => ("atoll-blk", blk(disk, cpus)),
             BackendConfig::Net(net) => ("atoll-net", net_arguments(net)),
             BackendConfig::Console(console) => ("atoll-console", console_arguments(console)),
-            BackendConfig::Socket(_) => return Ok(None),
+            BackendConfig::Socket(_) => return Err(ChildError::NotOurs),
         };
         let path = find(name).ok_or(ChildError::NotFound { program: name })?;
-        Ok(Some(Self { name, path, arguments, on_terminal: on_terminal(config) }))
+        Ok(Self { name, path, arguments, on_terminal: on_terminal(config) })
     }
 
     /// Its name.

@@ -23,6 +23,7 @@ const OPTIONS: &[&str] = &[
     "console",
     "device",
     "serial",
+    "control",
     "connect-timeout",
     "grace",
 ];
@@ -57,6 +58,7 @@ impl Settings {
                 "console" => settings.console = repeated(value)?,
                 "device" => settings.device = repeated(value)?,
                 "serial" => settings.serial = Some(Section::from_value(value)?),
+                "control" => settings.control = Some(text("control", value)?.into()),
                 "connect-timeout" => {
                     settings.connect_timeout = Some(number("connect-timeout", &value)?);
                 }

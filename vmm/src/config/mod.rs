@@ -113,6 +113,8 @@ pub struct VmConfig {
     pub devices: Vec<DeviceConfig>,
     /// Where the 16550's output goes.
     pub serial: SerialConfig,
+    /// Where the control socket is served, unless a service manager passes one.
+    pub control: Option<PathBuf>,
     /// How long to wait for a backend's socket at start; without it, for ever.
     pub connect_timeout: Option<Duration>,
     /// How long the guest has to power off after the first SIGTERM; without it, for ever.

@@ -51,6 +51,9 @@ pub struct Settings {
     /// The 16550 serial port: stdio|file=FILE|off [default: off, or stdio if there is no --console]
     #[arg(long, value_name = "stdio|file=FILE|off", value_parser = SerialConfig::from_text)]
     pub serial: Option<SerialConfig>,
+    /// Serve the control socket here, for `atoll ctl` (see docs/api.md)
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
     /// How long to wait for the backends of --device [default: for ever]
     #[arg(long, value_name = "SECONDS")]
     pub connect_timeout: Option<u64>,
@@ -78,6 +81,7 @@ impl Settings {
             console: joined(file.console, self.console),
             device: joined(file.device, self.device),
             serial: self.serial.or(file.serial),
+            control: self.control.or(file.control),
             connect_timeout: self.connect_timeout.or(file.connect_timeout),
             grace: self.grace.or(file.grace),
         }
@@ -109,6 +113,7 @@ impl Settings {
             memory: self.memory.unwrap_or_default(),
             devices: named(self.disk, self.net, self.console, self.device)?,
             serial,
+            control: self.control,
             connect_timeout: self.connect_timeout.map(Duration::from_secs),
             grace: self.grace.map(Duration::from_secs),
         })

@@ -3,12 +3,24 @@
 //! A vCPU looks here only when it was kicked, so that running costs nothing.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// What vCPUs should do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
     Run,
     Pause,
+    Stop,
+}
+
+/// How a vCPU came through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Passed {
+    /// It need not have looked.
+    Freely,
+    /// Time has gone by.
+    AfterPause,
+    /// It may not go on.
     Stop,
 }
 
@@ -38,19 +50,19 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// For the controller: returns when `threads` threads are at rest, or it is not wanted any more.
-    pub(super) fn wait_all_parked(&self, threads: usize) {
-        let state = self.lock();
-        let _state = self
-            .changed
-            .wait_while(state, |state| state.wanted == Wanted::Pause && state.parked < threads)
-            .unwrap_or_else(PoisonError::into_inner);
+    /// For the controller: returns when `threads` threads are at rest, or it is not wanted any more;
+    /// false when that takes longer than `patience`.
+    pub(super) fn wait_all_parked(&self, threads: usize, patience: Duration) -> bool {
+        let waits = |state: &mut State| state.wanted == Wanted::Pause && state.parked < threads;
+        let waited = self.changed.wait_timeout_while(self.lock(), patience, waits);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
     }
 
-    /// For a vCPU: waits while a pause is wanted. False when it is to stop.
-    pub(super) fn pass(&self) -> bool {
+    /// For a vCPU: waits while a pause is wanted.
+    pub(super) fn pass(&self) -> Passed {
         let mut state = self.lock();
-        if state.wanted == Wanted::Pause {
+        let paused = state.wanted == Wanted::Pause;
+        if paused {
             state.parked += 1;
             self.changed.notify_all();
             state = self
@@ -59,7 +71,11 @@ impl Gate {
                 .unwrap_or_else(PoisonError::into_inner);
             state.parked -= 1;
         }
-        state.wanted == Wanted::Run
+        match state.wanted {
+            Wanted::Stop => Passed::Stop,
+            _ if paused => Passed::AfterPause,
+            _ => Passed::Freely,
+        }
     }
 
     /// For a vCPU whose thread ends: it is at rest for ever.

@@ -6,6 +6,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use kvm_ioctls::{VcpuFd, VmFd};
 use nix::errno::Errno;
@@ -103,6 +104,20 @@ pub struct Vcpus {
     _vm: Arc<VmFd>,
 }
 
+/// vCPUs that were told to stop.
+pub struct Pausing {
+    gate: Arc<Gate>,
+    threads: usize,
+}
+
+impl Pausing {
+    /// Returns when the last has stopped, or they were told to go on; false when `patience` is over.
+    #[must_use]
+    pub fn wait(&self, patience: Duration) -> bool {
+        self.gate.wait_all_parked(self.threads, patience)
+    }
+}
+
 struct Thread {
     handle: JoinHandle<()>,
     kicker: Kicker,
@@ -130,9 +145,15 @@ impl Vcpus {
     /// Stops every vCPU where it is, and returns when the last has stopped. [`Vcpus::resume`] lets
     /// them go on.
     pub fn pause(&self) {
+        let pausing = self.start_pause();
+        while !pausing.wait(Duration::MAX) {}
+    }
+
+    /// Tells every vCPU to stop where it is, and does not wait.
+    pub fn start_pause(&self) -> Pausing {
         self.gate.set(Wanted::Pause);
         self.kick();
-        self.gate.wait_all_parked(self.threads.len());
+        Pausing { gate: Arc::clone(&self.gate), threads: self.threads.len() }
     }
 
     /// Lets paused vCPUs go on.

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 
 use super::Buses;
 use super::exit::{CpuStop, Crash, Exit, Exits};
-use super::gate::Gate;
+use super::gate::{Gate, Passed};
 use super::kick::RunPage;
 use crate::memory::GuestRam;
 
@@ -34,7 +34,7 @@ pub(super) struct Runner {
 impl Runner {
     /// Runs the vCPU until it is stopped or the guest has ended by what it did.
     pub(super) fn run(mut self) {
-        if self.gate.pass() {
+        if self.gate.pass() != Passed::Stop {
             while self.step().is_continue() {}
         }
         self.gate.leave();
@@ -89,7 +89,16 @@ impl Runner {
         // In this order: a kick sets what is wanted first, so one that comes after this line is
         // seen by the next KVM_RUN, and one that came before is seen by `pass`.
         self.page.set_immediate_exit(false);
-        if self.gate.pass() { self.go_on() } else { ControlFlow::Break(()) }
+        match self.gate.pass() {
+            Passed::Freely => self.go_on(),
+            Passed::AfterPause => {
+                // The guest's watchdogs are told that the time gone by was not theirs. Fails for a
+                // guest that does not use KVM's clock and so can't be told.
+                let _no_clock = self.fd.kvmclock_ctrl();
+                self.go_on()
+            }
+            Passed::Stop => ControlFlow::Break(()),
+        }
     }
 
     fn internal_error(&mut self) -> CpuStop {

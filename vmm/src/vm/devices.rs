@@ -6,19 +6,15 @@ use std::time::Duration;
 
 use super::error::VmError;
 use super::events::{Event, Events};
-use crate::child::{Child, Program, Starter};
+use crate::child::{Program, Seat, Starter, Supervisor};
 use crate::config::{BackendConfig, DeviceConfig, VmConfig, nearest};
 use crate::memory::GuestRam;
-use crate::vhost_user::{
-    DeviceEvent, DeviceSpec, PeerSource, RemoteDevice, SocketPeer, StreamPeer, Vmm,
-};
+use crate::vhost_user::{DeviceSpec, PeerSource, RemoteDevice, SocketPeer, Vmm};
 use crate::virtio::DeviceType;
 
 /// Devices in the order of their PCI slots.
 pub(super) type Remotes = Vec<Arc<RemoteDevice>>;
 
-/// How long a backend of ours may take to end after its front-end has gone and it was told to.
-const CHILD_PATIENCE: Duration = Duration::from_secs(5);
 /// How long after a failed handshake a dying backend may still be found alive.
 const DYING: Duration = Duration::from_millis(500);
 
@@ -26,7 +22,7 @@ const DYING: Duration = Duration::from_millis(500);
 #[derive(Default)]
 pub(super) struct Devices {
     remotes: Remotes,
-    children: Vec<(String, Child)>,
+    children: Vec<(String, Seat)>,
     /// Children die with it.
     starter: Option<Starter>,
 }
@@ -37,17 +33,15 @@ impl Devices {
         config: &VmConfig,
         ram: &Arc<GuestRam>,
         events: &Events,
+        vmm: Arc<dyn Vmm>,
     ) -> Result<Option<Self>, VmError> {
-        let starter =
-            Starter::new().map_err(|source| VmError::System { doing: "start a thread", source })?;
-        let mut devices = Self { starter: Some(starter), ..Self::default() };
+        let mut devices = Self::default();
         let mut specs = Vec::new();
         for device in &config.devices {
             specs.push(devices.spec(device, config)?);
         }
         // A backend may be long in coming, and signals are to be heard meanwhile.
         let (sender, ram) = (events.sender(), Arc::clone(ram));
-        let vmm: Arc<dyn Vmm> = Arc::new(Unheard);
         let connect = move || {
             let connect = |spec| RemoteDevice::connect(spec, ram.memory(), &vmm);
             let result = specs.into_iter().map(connect);
@@ -71,12 +65,6 @@ impl Devices {
     /// The device as the front-end takes it; starts its process if it is ours.
     fn spec(&mut self, device: &DeviceConfig, config: &VmConfig) -> Result<DeviceSpec, VmError> {
         let id = device.id.clone();
-        let failed = |source| VmError::Child { id: id.clone(), source };
-        let program = Program::of(&device.backend, config.cpus).map_err(failed)?;
-        let started = match (program, &self.starter) {
-            (Some(program), Some(starter)) => Some(starter.start(&program).map_err(failed)?),
-            _ => None,
-        };
         let (name, queues, queue_size) = match &device.backend {
             BackendConfig::Disk(_) => ("blk", None, None),
             BackendConfig::Net(_) => ("net", None, None),
@@ -89,13 +77,9 @@ impl Devices {
             let names: Vec<_> = DeviceType::names().collect();
             VmError::UnknownType { name: name.to_owned(), advice: nearest(name, &names) }
         })?;
-        let peer = match (started, &device.backend) {
-            (Some((child, stream)), _) => {
-                self.children.push((id.clone(), child));
-                Box::new(StreamPeer::new(stream)) as Box<dyn PeerSource>
-            }
-            (None, BackendConfig::Socket(socket)) => Box::new(SocketPeer::new(socket.socket.clone())),
-            (None, _) => Box::new(SocketPeer::new(std::path::PathBuf::new())),
+        let peer: Box<dyn PeerSource> = match &device.backend {
+            BackendConfig::Socket(socket) => Box::new(SocketPeer::new(socket.socket.clone())),
+            ours => Box::new(self.supervise(&id, ours, config.cpus)?),
         };
         Ok(DeviceSpec {
             id,
@@ -107,6 +91,26 @@ impl Devices {
             vcpus: config.cpus.into(),
             connect_timeout: config.connect_timeout,
         })
+    }
+
+    /// Starts the process that serves `backend`, and sees to it from now on.
+    fn supervise(
+        &mut self,
+        id: &str,
+        backend: &BackendConfig,
+        cpus: u8,
+    ) -> Result<Supervisor, VmError> {
+        let failed = |source| VmError::Child { id: id.to_owned(), source };
+        let starter = match &self.starter {
+            Some(starter) => starter.clone(),
+            None => Starter::new()
+                .map_err(|source| VmError::System { doing: "start a thread", source })?,
+        };
+        self.starter = Some(starter.clone());
+        let program = Program::of(backend, cpus).map_err(failed)?;
+        let supervisor = Supervisor::start(program, starter, id).map_err(failed)?;
+        self.children.push((id.to_owned(), supervisor.seat()));
+        Ok(supervisor)
     }
 
     /// The devices, in the order of their slots.
@@ -123,8 +127,8 @@ impl Devices {
     pub(super) fn stop(&mut self) {
         self.for_each(RemoteDevice::shutdown);
         thread::scope(|scope| {
-            for (_id, child) in self.children.drain(..) {
-                scope.spawn(move || child.stop(CHILD_PATIENCE));
+            for (_id, seat) in self.children.drain(..) {
+                scope.spawn(move || seat.clear());
             }
         });
     }
@@ -138,35 +142,13 @@ impl Devices {
         });
     }
 
-    /// Says which of our backends have ended, and how.
-    pub(super) fn report_ended_children(&mut self) {
-        self.children.retain_mut(|(id, child)| match child.ended(Duration::ZERO) {
-            Some(status) => {
-                let (program, pid) = (child.program(), child.pid());
-                tracing::warn!("device {id}: {program} (pid {pid}) ended: {status}");
-                false
-            }
-            None => true,
-        });
-    }
-
     /// The cause of a failed start: a backend of ours that ended has said on stderr why, which is
     /// more than that its socket was closed.
-    fn blame(mut self, error: VmError) -> VmError {
-        let ended = self.children.iter_mut().find_map(|(id, child)| {
-            let status = child.ended(DYING).filter(|status| !status.success())?;
-            Some(VmError::ChildEnded { id: id.clone(), program: child.program(), status })
+    fn blame(self, error: VmError) -> VmError {
+        let ended = self.children.iter().find_map(|(id, seat)| {
+            let (program, status) = seat.ended(DYING)?;
+            (!status.success()).then(|| VmError::ChildEnded { id: id.clone(), program, status })
         });
         ended.unwrap_or(error)
     }
-}
-
-/// Nobody asks yet what devices tell.
-struct Unheard;
-
-impl Vmm for Unheard {
-    fn pause(&self, _id: &str) {}
-    fn resume(&self, _id: &str) {}
-    fn stop(&self, _id: &str, _why: &str) {}
-    fn event(&self, _event: DeviceEvent) {}
 }

@@ -10,6 +10,7 @@ use crate::arch::{CpuidError, SetupError};
 use crate::boot::BootError;
 use crate::bus::Overlap;
 use crate::child::ChildError;
+use crate::control::{ServerError, SocketError};
 use crate::memory::MemoryError;
 use crate::pci::PciError;
 use crate::vcpu::{Crash, VcpuError};
@@ -73,6 +74,20 @@ pub enum VmError {
         /// How it ended.
         status: ExitStatus,
     },
+    /// A device without its backend ends the machine, as its policy says.
+    #[error("device {id}: {why}")]
+    DeviceStop {
+        /// The device.
+        id: String,
+        /// Why.
+        why: String,
+    },
+    /// See [`SocketError`].
+    #[error(transparent)]
+    ControlSocket(#[from] SocketError),
+    /// See [`ServerError`].
+    #[error(transparent)]
+    Control(#[from] ServerError),
     /// There is no such device type.
     #[error("--device: there is no device type `{name}`; {advice}")]
     UnknownType {
@@ -113,7 +128,14 @@ impl VmError {
         matches!(
             self,
             Self::UnknownType { .. }
+                | Self::ControlSocket(SocketError::TooLong { .. })
                 | Self::Memory(MemoryError::TooSmall { .. } | MemoryError::NotWholePages { .. })
         )
     }
+}
+
+/// One sentence, from what was being done to what went wrong.
+pub fn sentence(error: &dyn std::error::Error) -> String {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    chain.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

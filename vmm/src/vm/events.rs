@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use super::devices::{Devices, Remotes};
+use super::controls::Controls;
+use super::devices::Remotes;
 use super::error::VmError;
 use super::machine::Machine;
 use super::signals;
@@ -17,8 +18,15 @@ pub(super) enum Event {
     Guest(Exit),
     /// Somebody wants the machine to end.
     Signal(Signal),
-    /// A backend of ours may have ended.
-    Child,
+    /// Somebody presses the guest's power button.
+    PowerButton,
+    /// A device's policy ends the machine.
+    DeviceStop {
+        /// The device.
+        id: String,
+        /// Why.
+        why: String,
+    },
     /// Every device has its backend, or one can't.
     Connected(Box<Result<Remotes, VmError>>),
 }
@@ -29,6 +37,8 @@ pub(super) enum End {
     Guest(Exit),
     /// By a signal, and why not sooner.
     Stopped(&'static str),
+    /// By a device's policy.
+    Device(VmError),
 }
 
 /// The stream of events.
@@ -43,12 +53,8 @@ impl Events {
         let (sender, receiver) = channel();
         let signalled = sender.clone();
         signals::watch(move |signal| {
-            let event = match signal {
-                Signal::SIGCHLD => Event::Child,
-                signal => Event::Signal(signal),
-            };
             // Fails only when the main thread is past caring.
-            let _ended = signalled.send(event);
+            let _ended = signalled.send(Event::Signal(signal));
         })
         .map_err(|source| VmError::System { doing: "watch for signals", source })?;
         Ok(Self { sender, receiver })
@@ -73,7 +79,10 @@ impl Events {
             match self.receiver.recv() {
                 Ok(Event::Connected(result)) => return Some(*result),
                 Ok(Event::Signal(_)) | Err(_) => return None,
-                Ok(Event::Child | Event::Guest(_)) => {}
+                Ok(Event::DeviceStop { id, why }) => {
+                    return Some(Err(VmError::DeviceStop { id, why }));
+                }
+                Ok(Event::PowerButton | Event::Guest(_)) => {}
             }
         }
     }
@@ -84,7 +93,7 @@ impl Events {
         &self,
         machine: &Machine,
         grace: Option<Duration>,
-        devices: &mut Devices,
+        controls: &Controls,
     ) -> End {
         let mut pressed = false;
         let mut deadline: Option<Instant> = None;
@@ -99,12 +108,19 @@ impl Events {
                 Ok(Event::Guest(exit)) => return End::Guest(exit),
                 Ok(Event::Signal(signal)) if !pressed => {
                     tracing::info!("{signal}: pressing the guest's power button");
+                    controls.pressed(signal.as_str());
                     machine.press_power_button();
                     pressed = true;
                     deadline = grace.and_then(|grace| Instant::now().checked_add(grace));
                 }
                 Ok(Event::Signal(_)) => return End::Stopped("by a second signal"),
-                Ok(Event::Child) => devices.report_ended_children(),
+                Ok(Event::PowerButton) => {
+                    controls.pressed("the user");
+                    machine.press_power_button();
+                }
+                Ok(Event::DeviceStop { id, why }) => {
+                    return End::Device(VmError::DeviceStop { id, why });
+                }
                 Ok(Event::Connected(_)) => {}
                 Err(RecvTimeoutError::Timeout) => return End::Stopped("when --grace had passed"),
                 // Never, as `self` holds a sender.

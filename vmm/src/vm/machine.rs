@@ -54,7 +54,7 @@ impl Parts<'_> {
 /// A running machine. Dropping it takes it apart.
 pub(super) struct Machine {
     // In the order of their end: no vCPU may be running when what it reaches goes.
-    vcpus: Vcpus,
+    vcpus: Arc<Vcpus>,
     _functions: Vec<Arc<VirtioPci>>,
     power: Arc<PowerRegisters>,
     /// What functions know only weakly, and interrupt lines that the kernel holds no count of.
@@ -85,12 +85,18 @@ impl Machine {
             buses: buses.clone(),
             exits,
         })?;
+        let vcpus = Arc::new(vcpus);
         Ok(Self { vcpus, _functions: functions, power, _buses: buses, _lines: lines })
     }
 
     /// Presses the power button.
     pub(super) fn press_power_button(&self) {
         self.power.press_power_button();
+    }
+
+    /// Its vCPUs, for those who may stop them and let them go on. None may be kept beyond its end.
+    pub(super) fn vcpus(&self) -> &Arc<Vcpus> {
+        &self.vcpus
     }
 
     /// Stops every vCPU where it is, for good.

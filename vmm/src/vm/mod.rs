@@ -4,11 +4,14 @@
 //! Guest memory and devices live as long as the process; what a reset button resets is a
 //! [`Machine`](machine::Machine), built anew for every boot.
 
+mod brake;
+mod controls;
 mod devices;
 mod error;
 mod events;
 mod machine;
 mod serial;
+mod service;
 mod signals;
 mod terminal;
 
@@ -17,11 +20,13 @@ use std::sync::Arc;
 use crate::arch::{Cpuid, kvm};
 use crate::boot::BootFiles;
 use crate::config::VmConfig;
+use crate::control::{self, EventLog};
 use crate::memory::{GuestRam, MemorySpec};
 use crate::vcpu::Exit;
 
-pub use error::VmError;
+pub use error::{VmError, sentence};
 
+use controls::Controls;
 use devices::Devices;
 use events::{End, Events};
 use machine::{Machine, Parts};
@@ -41,39 +46,67 @@ pub fn run(config: &VmConfig) -> Result<(), VmError> {
     let ram = Arc::new(GuestRam::new(&memory_spec(config))?);
     let boot = BootFiles::open(&config.kernel, config.initrd.as_deref())?;
     let serial = SerialLine::open(&config.serial)?;
+    let socket = control::Socket::open(config.control.as_deref())?;
     let mut parts = Parts { kvm, cpuid, ram, boot, config, serial, devices: Devices::default() };
     // A kernel that can't be loaded is found out before a device process is started for it.
     parts.load()?;
-    let Some(devices) = Devices::start(config, &parts.ram, &events)? else {
+    let log = EventLog::new()
+        .map_err(|source| VmError::System { doing: "make an eventfd for events", source })?;
+    let log = Arc::new(log);
+    let controls = Arc::new(Controls::new(config, Arc::clone(&log), events.sender()));
+    // Until the very end, so that the end is told as well.
+    let _server = match socket {
+        Some(socket) => Some(control::Server::start(socket, controls.clone(), log)?),
+        None => None,
+    };
+    let Some(devices) = Devices::start(config, &parts.ram, &events, controls.clone())? else {
         tracing::warn!("stopped by a signal before all devices were there");
         return Ok(());
     };
+    controls.connected(devices.remotes());
     parts.devices = devices;
-    let ended = boots(&mut parts, &events);
+    let ended = boots(&mut parts, &events, &controls);
+    service::stopping();
     parts.devices.stop();
-    ended
+    controls.ended(&match &ended {
+        Ok(why) => (*why).to_owned(),
+        Err(error) => sentence(error),
+    });
+    ended.map(drop)
 }
 
-/// One boot after another, until one ends in something else than a reset.
-fn boots(parts: &mut Parts<'_>, events: &Events) -> Result<(), VmError> {
+/// One boot after another, until one ends in something else than a reset; says in what.
+fn boots(
+    parts: &mut Parts<'_>,
+    events: &Events,
+    controls: &Controls,
+) -> Result<&'static str, VmError> {
+    let mut first = true;
     loop {
         let entry = parts.load()?;
         let machine = Machine::start(parts, entry, events.exits())?;
-        let end = events.wait_for_end(&machine, parts.config.grace, &mut parts.devices);
+        controls.booted(machine.vcpus());
+        if std::mem::take(&mut first) {
+            service::ready();
+        }
+        let end = events.wait_for_end(&machine, parts.config.grace, controls);
+        controls.halted();
         machine.stop_vcpus();
         match end {
-            End::Guest(Exit::PowerOff) => return Ok(()),
+            End::Guest(Exit::PowerOff) => return Ok("the guest powered off"),
             End::Guest(Exit::Crash(crash)) => return Err(crash.into()),
             End::Guest(Exit::Reset) => {
                 tracing::info!("the guest reset itself");
+                controls.reset();
                 parts.devices.quiesce();
                 drop(machine);
                 parts.ram.clear()?;
             }
             End::Stopped(why) => {
                 tracing::warn!("stopped {why}, before the guest had powered off");
-                return Ok(());
+                return Ok("it was stopped before the guest had powered off");
             }
+            End::Device(error) => return Err(error),
         }
     }
 }
