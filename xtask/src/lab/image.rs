@@ -23,7 +23,7 @@ const MODULES: &[&str] = &["virtio_pci", "virtio_blk", "virtio_console"];
 const PACKAGES: &[&str] = &[
     "busybox-static", "e2fsprogs", "iperf3", "iproute2", "iputils-ping", "kmod", "libcap-ng0",
     "libseccomp2", "passt", "pciutils", "procps", "qemu-system-common", "qemu-system-x86", "socat",
-    "strace", "util-linux",
+    "strace", "systemd", "util-linux",
 ];
 
 /// Shell commands run in the root before it becomes an image.
