@@ -1,6 +1,7 @@
 //! What hostile front-ends do: connections that go wrong in one way each, the same for every device
 //! process. It commits them; what the process makes of it is for tests to judge.
 
+mod chains;
 mod frames;
 mod handshake;
 mod memory;
@@ -16,6 +17,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
+
+pub use chains::HostileChain;
 
 use crate::{Error, Wire};
 use handshake::Handshake;

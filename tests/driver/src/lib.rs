@@ -36,7 +36,7 @@ mod wire;
 
 use std::time::Duration;
 
-pub use abuse::Abuse;
+pub use abuse::{Abuse, HostileChain};
 pub use blk::BlkRequest;
 pub use error::Error;
 pub use front_end::{FrontEnd, PROTOCOL_FEATURES};

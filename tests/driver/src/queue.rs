@@ -267,6 +267,20 @@ impl Queue {
         wait_eventfd(&self.err, timeout)
     }
 
+    /// Writes the first descriptors of the table as they stand, makes the chain of the first one
+    /// available, and kicks. No other chain may be outstanding.
+    ///
+    /// # Errors
+    /// [`Error::Access`] when there are more than the table has room for.
+    pub fn submit_raw(&mut self, descriptors: &[Descriptor]) -> Result<(), Error> {
+        for (index, descriptor) in (0..).zip(descriptors) {
+            self.ring.write_descriptor(index, *descriptor)?;
+        }
+        self.ring.push_head(0)?;
+        self.adopt(0);
+        self.kick()
+    }
+
     /// Registers a chain that a test has written by hand, so that its head counts as outstanding.
     pub fn adopt(&mut self, head: u16) {
         self.free.retain(|&index| index != head);

@@ -5,8 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use atoll_driver::{
-    BlkRequest, Buffer, DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Descriptor, FrontEnd, Memory,
-    PROTOCOL_FEATURES, Process, Queue, TIMEOUT, VERSION_1, Wire,
+    BlkRequest, Buffer, DESC_INDIRECT, DESC_NEXT, DESC_WRITE, Descriptor, FrontEnd, HostileChain,
+    Memory, PROTOCOL_FEATURES, Process, Queue, TIMEOUT, VERSION_1, Wire,
 };
 
 use crate::disk::{ALL_FEATURES, Driver, FLUSH, Image};
@@ -15,12 +15,7 @@ const OUTSIDE: u64 = 1 << 40;
 
 /// Makes descriptors available as they stand, from the first on. Returns the used length.
 fn submit_raw(driver: &mut Driver, descriptors: &[Descriptor]) -> u32 {
-    for (index, descriptor) in descriptors.iter().enumerate() {
-        driver.queue.ring().write_descriptor(index as u16, *descriptor).unwrap();
-    }
-    driver.queue.ring().push_head(0).unwrap();
-    driver.queue.adopt(0);
-    driver.queue.kick().unwrap();
+    driver.queue.submit_raw(descriptors).unwrap();
     driver.queue.wait(TIMEOUT).unwrap().len
 }
 
@@ -39,6 +34,19 @@ fn serve_and_attach() -> (Image, Process, Driver) {
     let process = image.serve(&[]);
     let driver = Driver::attach(&image);
     (image, process, driver)
+}
+
+#[test]
+fn hostile_chains_come_back() {
+    let (_image, mut process, mut driver) = serve_and_attach();
+    for chain in HostileChain::all(&driver.memory(), driver.queue.ring()).unwrap() {
+        driver.queue.submit_raw(&chain.descriptors).unwrap();
+        let used = driver.queue.wait(TIMEOUT);
+        assert_eq!(used.map(|used| used.len).unwrap_or(1), 0, "{}", chain.name);
+    }
+    driver.assert_serves();
+    let (_, stderr) = process.terminate().unwrap();
+    assert_eq!(stderr, "", "a driver cannot fill the log");
 }
 
 #[test]

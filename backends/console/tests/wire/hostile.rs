@@ -2,9 +2,9 @@
 
 use std::io::{Read, Write};
 
-use atoll_driver::{Buffer, DESC_INDIRECT, DESC_NEXT, Descriptor, TIMEOUT};
+use atoll_driver::{Buffer, DESC_INDIRECT, DESC_NEXT, Descriptor, HostileChain, TIMEOUT};
 
-use crate::rig::{Rig, connect};
+use crate::rig::{RECEIVE, Rig, TRANSMIT, connect};
 
 fn start() -> Rig {
     Rig::start(|dir| vec![format!("--unix={}", dir.join("tty").display())])
@@ -34,6 +34,23 @@ fn useless_chains_come_back_and_print_nothing() {
         rig.guest.transmit.submit(chain).unwrap();
         assert_eq!(rig.guest.transmit.wait(TIMEOUT).unwrap().len, 0);
     }
+    check_alive(&mut rig);
+}
+
+#[test]
+fn hostile_chains_come_back() {
+    let mut rig = start();
+    // No receive buffers of ours, among which a hostile one would wait for its turn.
+    let mut device = rig.reconnect();
+    for queue in [RECEIVE, TRANSMIT] {
+        let mut queue = device.start_queue(queue, 64).unwrap();
+        for chain in HostileChain::all(device.memory(), queue.ring()).unwrap() {
+            queue.submit_raw(&chain.descriptors).unwrap();
+            let used = queue.wait(TIMEOUT);
+            assert_eq!(used.map(|used| used.len).unwrap_or(1), 0, "{}", chain.name);
+        }
+    }
+    drop(device);
     check_alive(&mut rig);
 }
 

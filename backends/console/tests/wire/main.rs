@@ -8,6 +8,7 @@
 
 mod commands;
 mod file;
+mod front_ends;
 mod hostile;
 mod pty;
 mod rig;

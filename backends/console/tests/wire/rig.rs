@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use atoll_driver::{Buffer, FrontEnd, Memory, Process, Queue, TIMEOUT, VERSION_1};
+use atoll_driver::{Buffer, FrontEnd, INDIRECT_DESC, Memory, Process, Queue, TIMEOUT, VERSION_1};
 use tempfile::TempDir;
 
 pub(crate) const F_SIZE: u64 = 1 << 0;
@@ -63,6 +63,15 @@ impl Rig {
     pub(crate) fn reattach(&mut self) {
         self.guest.device.disconnect();
         self.guest = Guest::attach(&front_end(self.dir.path()), F_SIZE);
+    }
+
+    /// Another front-end comes, which has no queues yet.
+    pub(crate) fn reconnect(&mut self) -> FrontEnd {
+        self.guest.device.disconnect();
+        let memory = Memory::new(1 << 20).unwrap();
+        let mut device = FrontEnd::connect(front_end(self.dir.path()), memory).unwrap();
+        device.negotiate(VERSION_1 | INDIRECT_DESC).unwrap();
+        device
     }
 
     /// SIGTERM ends it well.

@@ -1,6 +1,8 @@
 //! Drivers and hosts that break the rules. The process lives and serves on.
 
-use atoll_driver::{Buffer, DESC_INDIRECT, DESC_NEXT, Descriptor, NET_HEADER, NetHeader, TIMEOUT};
+use atoll_driver::{
+    Buffer, DESC_INDIRECT, DESC_NEXT, Descriptor, HostileChain, NET_HEADER, NetHeader, TIMEOUT,
+};
 
 use crate::network::{self, GUEST_MAC, HOST_MAC, frame};
 use crate::rig::{MOMENT, Rig, USUAL};
@@ -66,6 +68,21 @@ fn looped_chains_and_wrong_indirect_tables_are_survived() {
         rig.transmit.kick().unwrap();
         assert_eq!(rig.transmit.wait(TIMEOUT).unwrap().len, 0);
     }
+    rig.check_alive();
+}
+
+#[test]
+fn hostile_chains_come_back() {
+    let Some(mut rig) = Rig::start(USUAL) else { return };
+    let memory = rig.memory();
+    for queue in [&mut rig.receive, &mut rig.transmit] {
+        for chain in HostileChain::all(&memory, queue.ring()).unwrap() {
+            queue.submit_raw(&chain.descriptors).unwrap();
+            let used = queue.wait(TIMEOUT);
+            assert_eq!(used.map(|used| used.len).unwrap_or(1), 0, "{}", chain.name);
+        }
+    }
+    assert_eq!(rig.wire.receive(MOMENT), None, "nothing reaches the host");
     rig.check_alive();
 }
 

@@ -8,6 +8,7 @@
 
 mod commands;
 mod frames;
+mod front_ends;
 mod hostile;
 mod network;
 mod process;
