@@ -47,7 +47,9 @@ impl Event {
 
     fn is_ready(&self, flags: PollFlags) -> bool {
         let mut fds = [PollFd::new(self.as_fd(), flags)];
-        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
+        // A counter that the kernel has driven over its maximum is an error that poll always tells.
+        poll(&mut fds, PollTimeout::ZERO).is_ok()
+            && fds.iter().filter_map(PollFd::revents).any(|ready| ready.contains(flags))
     }
 
     /// The eventfd in the type that the kernel interfaces take.
