@@ -43,3 +43,7 @@ pub(crate) fn serve(
     }
     Ok(done.is_ok())
 }
+
+#[cfg(test)]
+#[path = "early_enable_test.rs"]
+mod tests;

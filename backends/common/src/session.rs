@@ -99,6 +99,11 @@ impl Session {
         self.features_set
     }
 
+    /// Whether the front-end has enabled a queue.
+    pub(crate) fn is_enabled(&mut self, index: u32) -> WireResult<bool> {
+        self.rings.is_enabled(index).map_err(|none| self.no_queue(index, none))
+    }
+
     /// Stops all rings, with what is in flight finished, and resets the device.
     pub(crate) fn end(&mut self) {
         self.rings.stop_all();
@@ -248,8 +253,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_vring_enable(&mut self, index: u32, enable: bool) -> WireResult<()> {
-        let enabled = self.rings.is_enabled(index).map_err(|none| self.no_queue(index, none))?;
-        if enabled == enable {
+        if self.is_enabled(index)? == enable {
             return Ok(());
         }
         self.change(index, |setup| setup.enabled = enable)
