@@ -25,6 +25,17 @@ stops the machine at once.
 Exit codes: 0 the guest powered off or was stopped by a signal, 1 the machine failed, 2 it was
 asked for wrongly.";
 
+const CTL_EXAMPLES: &str = "\
+Examples:
+  atoll run --config vm.toml --control /run/vm/control &
+  export ATOLL_CONTROL=/run/vm/control
+  atoll ctl info
+  atoll ctl device list
+  atoll ctl device swap disk0 socket=/run/vm/new-blk.sock
+  atoll ctl events --json | jq 'select(.kind == \"lost\")'
+
+What it speaks over the socket is HTTP with JSON: see docs/api.md.";
+
 /// A KVM virtual machine monitor whose devices are processes of their own
 #[derive(Debug, Parser)]
 #[command(name = "atoll", version, after_help = EXAMPLES)]
@@ -40,6 +51,79 @@ pub enum Command {
     /// Run a virtual machine until its guest powers off
     #[command(after_help = EXAMPLES)]
     Run(Box<Run>),
+    /// Ask a running machine how it is, or have it do something
+    #[command(after_help = CTL_EXAMPLES)]
+    Ctl(Ctl),
+}
+
+/// `atoll ctl`
+#[derive(Debug, Args)]
+pub struct Ctl {
+    /// The machine's control socket [default: what the environment has as ATOLL_CONTROL]
+    #[arg(long, value_name = "PATH", global = true)]
+    pub socket: Option<PathBuf>,
+    /// Print what the machine says as it says it, as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What is wanted.
+    #[command(subcommand)]
+    pub ask: Ask,
+}
+
+/// What is wanted of a running machine.
+#[derive(Debug, Subcommand)]
+pub enum Ask {
+    /// How the machine is
+    Info,
+    /// What happened to it, and what happens, one event a line
+    Events {
+        /// Leave out the events up to this number
+        #[arg(long, value_name = "NUMBER")]
+        since: Option<u64>,
+        /// End after what has happened already
+        #[arg(long)]
+        no_follow: bool,
+    },
+    /// Stop all its vCPUs
+    Pause,
+    /// Let its vCPUs go on
+    Resume,
+    /// Press the guest's power button
+    Shutdown,
+    /// Its devices
+    Device {
+        /// What is wanted.
+        #[command(subcommand)]
+        ask: DeviceAsk,
+    },
+}
+
+/// What is wanted of the devices.
+#[derive(Debug, Subcommand)]
+pub enum DeviceAsk {
+    /// Every device with its backend, and what is outstanding
+    List,
+    /// Move a running device to another backend; if that fails it stays where it was
+    Swap {
+        /// The device
+        id: String,
+        /// Where the other backend listens
+        #[arg(value_name = "socket=PATH", value_parser = backend)]
+        to: PathBuf,
+    },
+    /// Drop a device's connection, and look for its backend at once
+    Reattach {
+        /// The device
+        id: String,
+    },
+}
+
+/// `socket=PATH`
+fn backend(text: &str) -> Result<PathBuf, String> {
+    match text.strip_prefix("socket=") {
+        Some(path) if !path.is_empty() => Ok(path.into()),
+        _ => Err("say where the other backend listens, as socket=PATH".to_owned()),
+    }
 }
 
 /// `atoll run`

@@ -11,6 +11,7 @@ pub mod child;
 pub mod cli;
 pub mod config;
 pub mod control;
+pub mod ctl;
 pub mod irq;
 pub mod legacy;
 pub mod memory;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use atoll::cli::{Cli, Command, Run};
 use atoll::config::ConfigError;
-use atoll::vm;
+use atoll::{ctl, vm};
 use clap::Parser;
 use clap::error::ErrorKind;
 use tracing::level_filters::LevelFilter;
@@ -25,6 +25,11 @@ fn main() -> ExitCode {
     log();
     match cli.command {
         Command::Run(run) => start(*run),
+        Command::Ctl(ctl) => match ctl::run(&ctl) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) if error.is_usage() => fail(&error, USAGE),
+            Err(error) => fail(&error, FAILED),
+        },
     }
 }
 
