@@ -1,24 +1,27 @@
 //! A device that is another process, as the VMM and the transport see it.
 
 use std::path::PathBuf;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
 use tracing::{info, warn};
 use vm_memory::GuestMemoryMmap;
 
 use super::error::VhostUserError;
 use super::life::Life;
-use super::mailbox::Mailbox;
+use super::mailbox::{Command, Mailbox, Outcome};
 use super::memory::Table;
 use super::offer::Offer;
-use super::peer;
-use super::report::{DeviceStatus, Vmm};
+use super::peer::{self, SocketPeer};
+use super::report::{self, DeviceStatus, Vmm};
 use super::session::Session;
+use super::status::Record;
 use super::thread::DeviceThread;
 use super::{DeviceSpec, REPLY_DEADLINE, STOP_DEADLINE};
 use crate::irq::Event;
-use crate::virtio::{Activation, DeviceEvents, DeviceType, QueuePort, VirtioDevice, features};
+use crate::virtio::{Activation, DeviceEvents, DeviceType, QueuePort, VirtioDevice};
 
 /// A device whose back-end is another process.
 ///
@@ -29,6 +32,7 @@ pub struct RemoteDevice {
     features: u64,
     ports: Arc<[QueuePort]>,
     mailbox: Arc<Mailbox>,
+    record: Arc<Record>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -57,47 +61,62 @@ impl RemoteDevice {
     fn open(
         mut spec: DeviceSpec,
         memory: &GuestMemoryMmap,
-        _vmm: Arc<dyn Vmm>,
+        vmm: Arc<dyn Vmm>,
     ) -> Result<Self, VhostUserError> {
         let table = Table::new(memory)?;
-        let peer_name = spec.peer.name();
         let stream = peer::wait_for(&spec.id, &mut *spec.peer, spec.connect_timeout)?;
+        let identity = report::identify(&*spec.peer, &stream);
         let (session, found) = Session::open(&spec.id, stream, spec.device_type)?;
         let offer = Offer::new(&spec, &found)?;
-        let DeviceSpec { id, device_type, peer: source, .. } = spec;
-        info!(
-            "device {id} ({}) has {} queues of {}, features {}",
-            device_type.name(),
-            offer.queues,
-            offer.queue_size,
-            features::names(device_type, offer.features)
-        );
+        let DeviceSpec { id, device_type, peer: source, policy, .. } = spec;
+        info!("device {id} ({}) {}", device_type.name(), offer.sentence());
         let ports: Arc<[QueuePort]> =
             (0..offer.queues).map(|_| port(offer.queue_size)).collect::<Result<_, _>>()?;
         let config = offer.present(found.config.unwrap_or_default());
         let mailbox = Arc::new(Mailbox::new(event()?, config));
         let features = offer.features;
-        let worker = DeviceThread {
-            id: id.clone(),
+        let record = Arc::new(Record::new(
+            id.clone(),
             device_type,
-            peer: peer_name,
-            source,
+            policy.to_string(),
+            memory.clone(),
+            Arc::clone(&ports),
+        ));
+        {
+            let mut notes = record.notes();
+            notes.peer = identity.clone();
+            notes.protocol = session.protocol;
+        }
+        let worker = DeviceThread {
+            device_type,
             table,
             offer,
             ports: Arc::clone(&ports),
             broken: event()?,
             mailbox: Arc::clone(&mailbox),
-            session: Some(session),
-            activation: None,
+            record: Arc::clone(&record),
+            vmm,
+            policy,
             life: Life::new(),
-            retry_at: None,
+            source,
+            peer: identity,
+            session: Some(session),
+            connected_at: Some(Instant::now()),
+            activation: None,
+            inflight: None,
             driver_blamed: false,
+            outage: None,
+            retry_at: None,
+            failures: 0,
+            refused: None,
+            reattaching: None,
         };
         let thread = thread::Builder::new()
             .name(format!("dev-{id}"))
             .spawn(move || worker.run())
             .map_err(|source| VhostUserError::Thread { id: id.clone(), source })?;
-        Ok(Self { id, device_type, features, ports, mailbox, thread: Mutex::new(Some(thread)) })
+        let thread = Mutex::new(Some(thread));
+        Ok(Self { id, device_type, features, ports, mailbox, record, thread })
     }
 
     /// Takes the guest's rings back from the back-end, as for a new boot, and waits until it has
@@ -117,20 +136,7 @@ impl RemoteDevice {
     /// How the device is now. Asks nobody, and leaves the back-end's work alone.
     #[must_use]
     pub fn status(&self) -> DeviceStatus {
-        DeviceStatus {
-            id: self.id.clone(),
-            r#type: self.device_type.name(),
-            state: super::report::DeviceState::Connecting,
-            peer: super::report::PeerIdentity::default(),
-            policy: String::new(),
-            features: Vec::new(),
-            protocol_features: Vec::new(),
-            inflight: false,
-            lost_for_ms: None,
-            recoveries: 0,
-            last_error: None,
-            queues: Vec::new(),
-        }
+        self.record.status()
     }
 
     /// Moves the running device to the back-end at socket `to`. Where that can't take over, the
@@ -139,7 +145,8 @@ impl RemoteDevice {
     /// # Errors
     /// [`VhostUserError`] naming why the other can't take over.
     pub fn swap(&self, to: PathBuf) -> Result<(), VhostUserError> {
-        Err(VhostUserError::SwapFailed(format!("not yet: {}", to.display())))
+        let source = Box::new(SocketPeer::new(to));
+        self.command(|outcome| Command::Swap(source, outcome))
     }
 
     /// Drops the connection as if the back-end had gone, and looks for it again at once. Waits
@@ -148,7 +155,19 @@ impl RemoteDevice {
     /// # Errors
     /// [`VhostUserError`] naming why there is none.
     pub fn reattach(&self) -> Result<(), VhostUserError> {
-        Err(VhostUserError::SwapFailed("not yet".to_owned()))
+        self.command(Command::Reattach)
+    }
+
+    fn command(&self, command: impl FnOnce(Sender<Outcome>) -> Command) -> Outcome {
+        // The thread may be in the middle of one exchange. Then come a handshake, taking the rings
+        // back, handing them over, and the latter two once more.
+        let patience = (REPLY_DEADLINE + STOP_DEADLINE) * 3;
+        let (sender, outcome) = channel();
+        self.mailbox.command(command(sender));
+        outcome.recv_timeout(patience).unwrap_or_else(|error| match error {
+            RecvTimeoutError::Timeout => Err(VhostUserError::Busy(patience)),
+            RecvTimeoutError::Disconnected => Err(VhostUserError::Ended),
+        })
     }
 
     /// Takes the rings back, closes the connection and ends the device's thread.

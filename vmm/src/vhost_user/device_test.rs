@@ -1,113 +1,26 @@
 //! A remote device as a whole: guest on one side, back-end on the other, its thread between.
 
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc::channel;
+use std::time::Instant;
 
-use super::super::report::DeviceEvent;
+use super::super::report::{DeviceState, EventKind, Vmm};
 use super::super::test_doubles::{Obedient, Wrong, memory, misbehave, with_back_channel};
-use super::super::{PeerSource, Policy, SocketPeer, StreamPeer};
+use super::super::test_rig::{
+    Machine, PATIENCE, Said, Server, activation, count, rig, rig_of, spec, wait_until,
+};
+use super::super::{DeviceSpec, StreamPeer};
 use super::*;
-use crate::virtio::Ring;
-
-const PATIENCE: Duration = Duration::from_secs(10);
-
-#[derive(Debug, PartialEq, Eq)]
-enum Said {
-    ResetDone,
-    Config(Vec<u8>, bool),
-    NeedsReset,
-}
-
-/// A transport that only listens.
-struct Transport(Sender<Said>);
-
-impl DeviceEvents for Transport {
-    fn reset_done(&self) {
-        self.0.send(Said::ResetDone).unwrap();
-    }
-    fn config_changed(&self, config: Vec<u8>, announce: bool) {
-        self.0.send(Said::Config(config, announce)).unwrap();
-    }
-    fn needs_reset(&self) {
-        self.0.send(Said::NeedsReset).unwrap();
-    }
-}
-
-/// A machine that goes on whatever happens.
-struct Unmoved;
-
-impl Vmm for Unmoved {
-    fn pause(&self, _id: &str) {}
-    fn resume(&self, _id: &str) {}
-    fn stop(&self, _id: &str, _why: &str) {}
-    fn event(&self, _event: DeviceEvent) {}
-}
 
 fn vmm() -> Arc<dyn Vmm> {
-    Arc::new(Unmoved)
-}
-
-struct Rig {
-    device: Arc<RemoteDevice>,
-    _transport: Arc<dyn DeviceEvents>,
-    said: Receiver<Said>,
-}
-
-fn spec(peer: Box<dyn PeerSource>) -> DeviceSpec {
-    DeviceSpec {
-        id: "disk0".into(),
-        device_type: DeviceType::by_name("blk").unwrap(),
-        peer,
-        queues: None,
-        queue_size: None,
-        vcpus: 2,
-        policy: Policy::default(),
-        connect_timeout: Some(PATIENCE),
-    }
-}
-
-fn rig(peer: Box<dyn PeerSource>) -> Rig {
-    let device = RemoteDevice::connect(spec(peer), &memory(), &vmm()).unwrap();
-    let (sender, said) = channel();
-    let transport: Arc<dyn DeviceEvents> = Arc::new(Transport(sender));
-    device.attach(Arc::downgrade(&transport));
-    Rig { device, _transport: transport, said }
-}
-
-impl Rig {
-    fn hear(&self) -> Said {
-        self.said.recv_timeout(PATIENCE).expect("nothing was said")
-    }
-
-    fn reset(&self) {
-        VirtioDevice::reset(&*self.device);
-    }
-}
-
-fn activation() -> Activation {
-    let ring = |index| Ring { index, size: 64, desc: 0x1000, avail: 0x2000, used: 0x3000 };
-    Activation { features: 1 << 32, rings: vec![ring(0), ring(1)] }
-}
-
-fn wait_until(what: &str, holds: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "{what}");
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn count(backend: &Mutex<Obedient>, line: &str) -> usize {
-    backend.lock().unwrap().log.iter().filter(|logged| *logged == line).count()
+    Arc::new(Machine::default())
 }
 
 #[test]
 fn a_guest_starts_resets_and_starts_again_on_one_connection() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (backend, thread) = Obedient::new(2).serve(theirs);
-    let rig = rig(Box::new(StreamPeer::new(ours)));
+    let rig = rig(StreamPeer::new(ours));
     for boot in 1..=3 {
         rig.device.start(activation());
         wait_until("rings enabled", || count(&backend, "enable 1 true") == boot);
@@ -125,7 +38,7 @@ fn a_guest_starts_resets_and_starts_again_on_one_connection() {
 fn a_new_boot_waits_until_the_rings_are_back() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (backend, _thread) = Obedient::new(2).serve(theirs);
-    let rig = rig(Box::new(StreamPeer::new(ours)));
+    let rig = rig(StreamPeer::new(ours));
     rig.device.start(activation());
     wait_until("rings enabled", || count(&backend, "enable 1 true") == 1);
     for port in rig.device.queues() {
@@ -142,7 +55,7 @@ fn a_new_boot_waits_until_the_rings_are_back() {
 fn shutting_down_takes_the_rings_back_first() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (backend, thread) = Obedient::new(2).serve(theirs);
-    let rig = rig(Box::new(StreamPeer::new(ours)));
+    let rig = rig(StreamPeer::new(ours));
     rig.device.start(activation());
     wait_until("rings enabled", || count(&backend, "enable 1 true") == 1);
     rig.device.shutdown();
@@ -155,7 +68,7 @@ fn shutting_down_takes_the_rings_back_first() {
 fn the_guest_sees_as_many_queues_as_there_are() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (_backend, _thread) = Obedient::new(64).serve(theirs);
-    let rig = rig(Box::new(StreamPeer::new(ours)));
+    let rig = rig(StreamPeer::new(ours));
     assert_eq!(rig.device.queues().len(), 2);
     assert_eq!(rig.device.config()[34..], [2, 0]);
     assert_eq!(rig.device.features(), 1 << 32 | 1 << 29 | 1 << 12 | 1 << 9);
@@ -166,7 +79,7 @@ fn a_configuration_change_reaches_the_guest() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (sender, channels) = channel();
     with_back_channel(theirs, sender);
-    let rig = rig(Box::new(StreamPeer::new(ours)));
+    let rig = rig(StreamPeer::new(ours));
     let back = channels.recv().unwrap();
     for _ in 0..3 {
         // CONFIG_CHANGE_MSG.
@@ -185,7 +98,7 @@ fn configuration_writes_reach_the_back_end_and_come_back_as_it_took_them() {
         let mut obedient = Obedient::new(2);
         obedient.read_only = read_only;
         let (_backend, _thread) = obedient.serve(theirs);
-        let rig = rig(Box::new(StreamPeer::new(ours)));
+        let rig = rig(StreamPeer::new(ours));
         rig.device.write_config(32, &[9]);
         match rig.hear() {
             Said::Config(config, false) => assert_eq!(config[32], seen),
@@ -198,7 +111,7 @@ fn configuration_writes_reach_the_back_end_and_come_back_as_it_took_them() {
 fn rings_outside_memory_are_the_guests_own_trouble() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (backend, _thread) = Obedient::new(2).serve(theirs);
-    let rig = rig(Box::new(StreamPeer::new(ours)));
+    let rig = rig(StreamPeer::new(ours));
     let mut wild = activation();
     wild.rings[1].used = 1 << 40;
     rig.device.start(wild);
@@ -214,7 +127,7 @@ fn rings_outside_memory_are_the_guests_own_trouble() {
 fn a_ring_that_the_back_end_gives_up_on_needs_a_reset() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (backend, _thread) = Obedient::new(2).serve(theirs);
-    let rig = rig(Box::new(StreamPeer::new(ours)));
+    let rig = rig(StreamPeer::new(ours));
     rig.device.start(activation());
     wait_until("rings enabled", || count(&backend, "enable 1 true") == 1);
     let err = backend.lock().unwrap().errs[1].take().unwrap();
@@ -227,7 +140,8 @@ fn a_back_end_that_dies_leaves_a_device_that_still_answers_resets() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let hang_up = theirs.try_clone().unwrap();
     let (backend, _thread) = Obedient::new(2).serve(theirs);
-    let rig = rig(Box::new(StreamPeer::new(ours)));
+    let policy = "reset".parse().unwrap();
+    let rig = rig_of(DeviceSpec { policy, ..spec(StreamPeer::new(ours)) });
     rig.device.start(activation());
     wait_until("rings enabled", || count(&backend, "enable 1 true") == 1);
     hang_up.shutdown(std::net::Shutdown::Both).unwrap();
@@ -244,7 +158,7 @@ fn a_back_end_that_dies_leaves_a_device_that_still_answers_resets() {
 fn a_back_end_that_hangs_is_given_up_and_no_boot_waits_for_it() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let (backend, _thread) = Obedient::new(2).serve(theirs);
-    let rig = rig(Box::new(StreamPeer::new(ours)));
+    let rig = rig(StreamPeer::new(ours));
     rig.device.start(activation());
     wait_until("rings enabled", || count(&backend, "enable 1 true") == 1);
     let hung = backend.lock().unwrap();
@@ -256,39 +170,11 @@ fn a_back_end_that_hangs_is_given_up_and_no_boot_waits_for_it() {
 }
 
 #[test]
-fn a_back_end_that_returns_serves_the_next_driver() {
-    let dir = tempfile::tempdir().unwrap();
-    let path: PathBuf = dir.path().join("blk.sock");
-    let listener = UnixListener::bind(&path).unwrap();
-    let backend = Arc::new(Mutex::new(Obedient::new(2)));
-    let shared = Arc::clone(&backend);
-    let (sender, streams) = channel();
-    thread::spawn(move || {
-        while let Ok((stream, _)) = listener.accept() {
-            sender.send(stream.try_clone().unwrap()).unwrap();
-            Obedient::serve_shared(&shared, stream);
-        }
-    });
-    let rig = rig(Box::new(SocketPeer::new(path)));
-    rig.device.start(activation());
-    wait_until("rings enabled", || count(&backend, "enable 1 true") == 1);
-    streams.recv().unwrap().shutdown(std::net::Shutdown::Both).unwrap();
-    assert_eq!(rig.hear(), Said::NeedsReset);
-    assert!(matches!(rig.hear(), Said::Config(_, true)));
-    assert_eq!(count(&backend, "enable 1 true"), 1, "stale rings are not handed over");
-    rig.reset();
-    assert_eq!(rig.hear(), Said::ResetDone);
-    rig.device.start(activation());
-    wait_until("rings enabled", || count(&backend, "enable 1 true") == 2);
-}
-
-#[test]
 fn a_failed_connection_names_device_and_peer() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let _backend = misbehave(theirs, 0, Wrong::Garbage);
-    let error = RemoteDevice::connect(spec(Box::new(StreamPeer::new(ours))), &memory(), &vmm())
-        .err()
-        .unwrap();
+    let error =
+        RemoteDevice::connect(spec(StreamPeer::new(ours)), &memory(), &vmm()).err().unwrap();
     let sentence = error.sentence();
     assert!(
         sentence.starts_with("device disk0 (blk) at its own process: GET_FEATURES: "),
@@ -307,7 +193,7 @@ fn threads_end_with_their_devices() {
     for _ in 0..20 {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let (_backend, _thread) = Obedient::new(2).serve(theirs);
-        let spec = DeviceSpec { id: "leak-check".into(), ..spec(Box::new(StreamPeer::new(ours))) };
+        let spec = DeviceSpec { id: "leak-check".into(), ..spec(StreamPeer::new(ours)) };
         let device = RemoteDevice::connect(spec, &memory(), &vmm()).unwrap();
         // A thread gives itself its name.
         wait_until("the thread's name", || threads().count() == 1);
@@ -315,4 +201,30 @@ fn threads_end_with_their_devices() {
         // It was joined; the kernel takes it off the list a moment later.
         wait_until("the thread's end", || threads().count() == 0);
     }
+}
+
+#[test]
+fn a_device_says_how_it_is() {
+    let server = Server::new(Obedient::new(2));
+    let policy = "pause:30:stop".parse().unwrap();
+    let rig = rig_of(DeviceSpec { policy, ..spec(server.peer()) });
+    rig.device.start(activation());
+    server.runs(1);
+    wait_until("it is noted", || rig.device.status().inflight);
+    let status = rig.device.status();
+    assert_eq!((status.id.as_str(), status.r#type), ("disk0", "blk"));
+    assert_eq!(status.state, DeviceState::Active);
+    assert_eq!(status.policy, "pause:30:stop");
+    assert_eq!(status.peer.socket, Some(server.path()));
+    assert_eq!(status.features, ["VIRTIO_F_VERSION_1"]);
+    assert!(status.protocol_features.contains(&"INFLIGHT_SHMFD".to_owned()), "{status:?}");
+    assert_eq!(status.queues.len(), 2);
+    assert_eq!((status.lost_for_ms, status.recoveries, status.last_error), (None, 0, None));
+    rig.reset();
+    assert_eq!(rig.hear(), Said::ResetDone);
+    let status = rig.device.status();
+    assert_eq!((status.state, status.queues.len()), (DeviceState::Negotiated, 0));
+    assert!(!status.inflight);
+    rig.device.shutdown();
+    assert!(rig.machine.saw(EventKind::Closed));
 }

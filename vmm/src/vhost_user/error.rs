@@ -131,9 +131,15 @@ pub enum VhostUserError {
     /// Another back-end can't take over.
     #[error("it can't take over: {0}")]
     SwapFailed(String),
-    /// The device has ended, or did not come to it in time.
-    #[error("the device did not answer within {} s", .0.as_secs())]
+    /// The connection was closed from this end, as it was wanted.
+    #[error("it was let go, to be attached anew")]
+    LetGo,
+    /// The device did not come to it in time.
+    #[error("the device is busy and did not answer within {} s; see its state", .0.as_secs())]
     Busy(Duration),
+    /// The device has ended.
+    #[error("the device has ended")]
+    Ended,
     /// Memory that can't be shared with another process.
     #[error("guest memory at {0:#x} is not backed by a file")]
     PrivateMemory(u64),
@@ -156,6 +162,11 @@ pub enum VhostUserError {
 }
 
 impl VhostUserError {
+    /// Whether the other end is just gone, and its next life may do better.
+    pub(super) fn is_disconnect(&self) -> bool {
+        matches!(self, Self::Closed { .. } | Self::Gone | Self::Io { .. })
+    }
+
     /// The error and all that caused it, in one sentence.
     pub(super) fn sentence(&self) -> String {
         let first: &dyn std::error::Error = self;

@@ -2,46 +2,37 @@
 //!
 //! ```text
 //!                 PeerReady                    Start → StartRings
-//!   Connecting ──────────────► Negotiated ──────────────────────────► Active
-//!                               ▲  ▲   │                              │   │
-//!                               │  │   │      Reset → StopRings       │   │
-//!                               │  └───│──────────────────────────────┘   │
-//!                     PeerReady │      │ PeerLost                         │ PeerLost
-//!                               │      ▼                                  │ → NeedsReset
-//!                               └──── Lost ◄──────────────────────────────┘
-//!                                      │ PeerReady → StartRings, when the driver
-//!                                      ▼ started afresh while the back-end was away
-//!                                    Active
+//!   Connecting ──────────────► Negotiated ──────────────────────────► Active ──┐ swap: stop here,
+//!                               ▲  ▲   │       Reset → StopRings      │ ▲  ▲   │ go on there
+//!                               │  │   │       GiveUp → NeedsReset    │ │  └───┘
+//!                               │  └───│──────────────────────────────┘ │
+//!                     PeerReady │      │ PeerLost              PeerLost │ PeerReady
+//!                               │      ▼                          │     │ → ResumeRings
+//!                               └──── Lost ◄──────────────────────┘     │ (→ StartRings, when the
+//!                                    │  ▲ │                             │ driver started while no
+//!                                    └──┘ └─────────────────────────────┘ back-end was there)
+//!                      GiveUp → NeedsReset
 //!
 //!   any state ── Close ──► Closed (→ StopRings if Active)
 //! ```
 //!
-//! What the driver knows is kept beside the state of the connection: rings that ran on a back-end
-//! that died are stale, and nothing runs on them again before the driver has reset the device.
+//! What the driver knows is kept beside the state of the connection. Rings that ran on a back-end
+//! that died go on with the next one, unless they are given up, by the user's policy or because
+//! nobody can know what was left undone. Then they are stale, and nothing runs on them before the
+//! driver has reset the device.
 
-/// Where a device is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    /// No back-end yet.
-    Connecting,
-    /// A back-end is there and idle.
-    Negotiated,
-    /// The back-end works on the guest's rings.
-    Active,
-    /// The back-end has gone.
-    Lost,
-    /// The VMM ends.
-    Closed,
-}
+use super::report::DeviceState as State;
 
 /// What the driver has the device do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Driver {
     /// It has not started the device.
     Idle,
-    /// It has started the device, with rings that no back-end has lost.
+    /// It has started the device, with rings that no back-end has had yet.
     Started,
-    /// Its rings ran on a back-end that is gone.
+    /// A back-end has, or had, its rings.
+    Running,
+    /// Its rings were given up.
     Stale,
 }
 
@@ -52,6 +43,8 @@ pub(super) enum Event {
     PeerReady,
     /// The back-end is gone, or is not to be trusted.
     PeerLost,
+    /// The rings that ran on a lost back-end won't go on.
+    GiveUp,
     /// The driver set DRIVER_OK.
     Start,
     /// The driver, or a new boot, resets the device.
@@ -65,6 +58,8 @@ pub(super) enum Event {
 pub(super) enum Effect {
     /// Hand the rings to the back-end.
     StartRings,
+    /// Hand it the rings that another one had.
+    ResumeRings,
     /// Take them back.
     StopRings,
     /// Tell the transport that the device has stopped.
@@ -105,18 +100,22 @@ fn next(state: State, driver: Driver, event: Event) -> (State, Driver, &'static 
         (S::Active, E::Close) => (S::Closed, driver, &[F::StopRings]),
         (_, E::Close) => (S::Closed, driver, &[]),
 
-        (S::Connecting | S::Lost, E::PeerReady) if driver == D::Started => {
-            (S::Active, driver, &[F::StartRings])
-        }
-        (S::Connecting | S::Lost, E::PeerReady) => (S::Negotiated, driver, &[]),
+        (S::Connecting | S::Lost, E::PeerReady) => match driver {
+            D::Started => (S::Active, D::Running, &[F::StartRings]),
+            D::Running => (S::Active, driver, &[F::ResumeRings]),
+            D::Idle | D::Stale => (S::Negotiated, driver, &[]),
+        },
         (S::Negotiated | S::Active, E::PeerReady) => (state, driver, &[]),
 
-        (S::Active, E::PeerLost) => (S::Lost, D::Stale, &[F::NeedsReset]),
         (_, E::PeerLost) => (S::Lost, driver, &[]),
+
+        (S::Active, E::GiveUp) => (S::Negotiated, D::Stale, &[F::NeedsReset]),
+        (_, E::GiveUp) if driver == D::Running => (state, D::Stale, &[F::NeedsReset]),
+        (_, E::GiveUp) => (state, driver, &[]),
 
         // A driver can't start twice without a reset between.
         (_, E::Start) if driver != D::Idle => (state, driver, &[]),
-        (S::Negotiated, E::Start) => (S::Active, D::Started, &[F::StartRings]),
+        (S::Negotiated, E::Start) => (S::Active, D::Running, &[F::StartRings]),
         (_, E::Start) => (state, D::Started, &[]),
 
         (S::Active, E::Reset) => (S::Negotiated, D::Idle, &[F::StopRings, F::ResetDone]),

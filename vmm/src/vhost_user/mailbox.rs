@@ -1,7 +1,7 @@
 //! What the guest and the VMM want of a device, left for its thread to pick up.
 //!
 //! Writers never wait. Whatever a guest writes, the mailbox holds at most one start, one reset and
-//! one value for each byte of configuration space.
+//! one value for each byte of configuration space. Commands come from users who wait for them.
 
 #![warn(
     clippy::indexing_slicing,
@@ -10,9 +10,12 @@
     clippy::unreachable
 )]
 
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use super::error::VhostUserError;
+use super::peer::PeerSource;
 use crate::irq::Event;
 use crate::virtio::{Activation, DeviceEvents};
 
@@ -26,10 +29,24 @@ struct Contents {
     config: Vec<u8>,
     /// Bytes of it that the driver wrote and the back-end has not seen.
     written: Vec<Option<u8>>,
+    /// All that it wrote since the device was last reset, for a back-end that comes later.
+    kept: Vec<Option<u8>>,
+    commands: Vec<Command>,
     events: Option<Weak<dyn DeviceEvents>>,
     resets_asked: u64,
     resets_done: u64,
 }
+
+/// What a user wants of a device, with where the outcome goes.
+pub(super) enum Command {
+    /// Another back-end.
+    Swap(Box<dyn PeerSource>, Sender<Outcome>),
+    /// The back-end anew.
+    Reattach(Sender<Outcome>),
+}
+
+/// What came of a command.
+pub(super) type Outcome = Result<(), VhostUserError>;
 
 /// What was found in the mailbox.
 pub(super) struct Orders {
@@ -38,6 +55,7 @@ pub(super) struct Orders {
     pub(super) close: bool,
     /// Runs of bytes to write to configuration space: offset and bytes.
     pub(super) config: Vec<(usize, Vec<u8>)>,
+    pub(super) commands: Vec<Command>,
 }
 
 /// The mailbox of one device.
@@ -53,7 +71,12 @@ impl Mailbox {
     pub(super) fn new(wake: Event, config: Vec<u8>) -> Self {
         let written = vec![None; config.len()];
         Self {
-            contents: Mutex::new(Contents { config, written, ..Contents::default() }),
+            contents: Mutex::new(Contents {
+                config,
+                kept: written.clone(),
+                written,
+                ..Contents::default()
+            }),
             wake,
             settled: Condvar::new(),
         }
@@ -81,6 +104,7 @@ impl Mailbox {
         let mut contents = self.contents();
         contents.start = None;
         contents.reset = true;
+        contents.kept.fill(None);
         contents.resets_asked = contents.resets_asked.wrapping_add(1);
         self.wake.signal();
         contents.resets_asked
@@ -102,11 +126,12 @@ impl Mailbox {
 
     pub(super) fn write_config(&self, offset: usize, data: &[u8]) {
         let mut contents = self.contents();
-        let Contents { config, written, .. } = &mut *contents;
-        let bytes = config.iter_mut().zip(written).skip(offset);
-        for ((byte, written), &new) in bytes.zip(data) {
+        let Contents { config, written, kept, .. } = &mut *contents;
+        let bytes = config.iter_mut().zip(written.iter_mut().zip(kept)).skip(offset);
+        for ((byte, (written, kept)), &new) in bytes.zip(data) {
             *byte = new;
             *written = Some(new);
+            *kept = Some(new);
         }
         self.wake.signal();
     }
@@ -145,6 +170,25 @@ impl Mailbox {
             start: contents.start.take(),
             close: contents.close,
             config: runs(&mut contents.written),
+            commands: std::mem::take(&mut contents.commands),
+        }
+    }
+
+    /// What the driver wrote to configuration space since the last reset, as a back-end that comes
+    /// later has to have it.
+    pub(super) fn written_since_reset(&self) -> Vec<(usize, Vec<u8>)> {
+        let mut contents = self.contents();
+        contents.written.fill(None);
+        runs(&mut contents.kept.clone())
+    }
+
+    /// Leaves a command for the thread. Once that ends, the command is dropped, which is how who
+    /// waits learns of it.
+    pub(super) fn command(&self, command: Command) {
+        let mut contents = self.contents();
+        if !contents.close {
+            contents.commands.push(command);
+            self.wake.signal();
         }
     }
 

@@ -8,16 +8,26 @@
 mod back_channel;
 mod device;
 mod error;
+mod handover;
+mod inflight;
 mod life;
 mod mailbox;
 mod memory;
 mod offer;
+mod outage;
 mod peer;
 mod policy;
+mod queue;
+mod replay;
 mod report;
+mod rings;
 mod session;
+mod status;
+mod swap;
 #[cfg(test)]
 mod test_doubles;
+#[cfg(test)]
+mod test_rig;
 mod thread;
 mod wire;
 

@@ -138,12 +138,29 @@ impl Offer {
             let reason = format!("it has {queues} queues instead of {}", self.queues);
             return Err(VhostUserError::Changed(reason));
         }
-        let len = found.config.as_ref().map_or(0, Vec::len);
+        let config = found.config.as_deref().unwrap_or_default();
+        let len = config.len();
         if len < self.config_len {
             let reason = format!("it has {len} bytes of configuration, not {}", self.config_len);
             return Err(VhostUserError::Changed(reason));
         }
-        Ok(())
+        // The driver counts on the number that it was shown.
+        let shown = self.limit.map_or(0, |limit| limit.value);
+        let has = self.limit.and_then(|limit| number(config, limit.at, limit.bytes));
+        match has {
+            Some(has) if has < shown => {
+                let reason = format!("its configuration has {has} queues instead of {shown}");
+                Err(VhostUserError::Changed(reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What is offered, for a person.
+    pub(super) fn sentence(&self) -> String {
+        let Self { queues, queue_size, .. } = self;
+        let names = features::names(self.device_type, self.features);
+        format!("has {queues} queues of {queue_size}, features {names}")
     }
 
     /// Configuration space as the guest shall see it.

@@ -232,12 +232,14 @@ fn insane_numbers_from_a_back_end_stay_numbers() {
 fn a_back_end_that_returns_must_have_what_the_guest_was_told() {
     let offer = Offer::new(&spec("blk"), &blk(8)).unwrap();
     assert!(offer.check_return(&blk(8)).is_ok());
-    let more = Found { features: u64::MAX, queues: Some(99), config: Some(vec![0; 60]) };
+    let more = config(60, 34, &[99, 0]);
+    let more = Found { features: u64::MAX, queues: Some(99), config: more };
     assert!(offer.check_return(&more).is_ok());
     for (lesser, named) in [
         (Found { features: 1 << VIRTIO_F_VERSION_1 | 1 << VIRTIO_BLK_F_MQ, ..blk(8) }, "FLUSH"),
         (blk(2), "2 queues instead of 4"),
         (Found { config: None, ..blk(8) }, "0 bytes of configuration"),
+        (Found { config: config(36, 34, &[3, 0]), ..blk(8) }, "has 3 queues instead of 4"),
     ] {
         let error = offer.check_return(&lesser).unwrap_err().to_string();
         assert!(error.contains(named), "{error}");

@@ -45,6 +45,12 @@ pub trait PeerSource: Send {
         None
     }
 
+    /// Whether it starts back-ends anew when they end, so that the user's policy has to apply only
+    /// once it has given up. It begins afresh when it is asked again after that.
+    fn restarts(&self) -> bool {
+        false
+    }
+
     /// How the process behind the last connection ended, where that is known: `killed by SIGKILL`.
     fn autopsy(&mut self) -> Option<String> {
         None

@@ -15,26 +15,27 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::{debug, warn};
 use vhost::vhost_user::message::FrontendReq;
 use vhost::vhost_user::{VhostUserProtocolFeatures as Protocol, VhostUserVirtioFeatures};
 
+use super::REPLY_DEADLINE;
 use super::back_channel::{BackChannel, Wish};
 use super::error::VhostUserError;
-use super::memory::Table;
 use super::offer::Found;
 use super::wire::{FLAG_NEED_REPLY, FLAG_REPLY, Message, Wire, WireError, poll_timeout};
-use super::{REPLY_DEADLINE, STOP_DEADLINE};
-use crate::irq::Event;
-use crate::virtio::{Activation, DeviceType, QueuePort, Ring};
+use crate::virtio::DeviceType;
 
 /// VHOST_USER_F_PROTOCOL_FEATURES, a bit among the virtio features that is not the driver's.
-const PROTOCOL_FEATURES: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
+pub(super) const PROTOCOL_FEATURES: u64 = VhostUserVirtioFeatures::PROTOCOL_FEATURES.bits();
 
 /// What is used of the protocol if the back-end offers it.
-const WANTED: Protocol =
-    Protocol::MQ.union(Protocol::REPLY_ACK).union(Protocol::BACKEND_REQ).union(Protocol::CONFIG);
+const WANTED: Protocol = Protocol::MQ
+    .union(Protocol::REPLY_ACK)
+    .union(Protocol::BACKEND_REQ)
+    .union(Protocol::CONFIG)
+    .union(Protocol::INFLIGHT_SHMFD);
 
 /// GET_CONFIG and SET_CONFIG: the driver's own access, and the header before the bytes.
 const CONFIG_FLAGS: u32 = 0;
@@ -45,9 +46,9 @@ pub(super) struct Session {
     id: String,
     wire: Wire,
     back: Option<BackChannel>,
-    protocol: Protocol,
+    pub(super) protocol: Protocol,
     /// Whether the back-end knows PROTOCOL_FEATURES; if not, its rings are always enabled.
-    extended: bool,
+    pub(super) extended: bool,
     config_changed: bool,
     deadline: Instant,
 }
@@ -90,81 +91,6 @@ impl Session {
         };
         let features = features & !PROTOCOL_FEATURES;
         Ok((session, Found { features, queues, config }))
-    }
-
-    /// Hands the rings to the back-end and lets it run.
-    ///
-    /// # Errors
-    /// [`VhostUserError`]; the connection is then of no use any more.
-    pub(super) fn start(
-        &mut self,
-        activation: &Activation,
-        table: &Table,
-        ports: &[QueuePort],
-        broken: &Event,
-    ) -> Result<(), VhostUserError> {
-        self.begin(REPLY_DEADLINE);
-        let protocol = if self.extended { PROTOCOL_FEATURES } else { 0 };
-        self.tell_u64(FrontendReq::SET_FEATURES, activation.features | protocol)?;
-        self.tell(FrontendReq::SET_MEM_TABLE, &table.body(), &table.fds())?;
-        for (ring, port) in with_ports(&activation.rings, ports) {
-            self.start_ring(ring, port, broken)?;
-        }
-        // vhost-user "Ring states": with PROTOCOL_FEATURES a ring starts disabled.
-        if self.extended {
-            for ring in &activation.rings {
-                self.tell_state(FrontendReq::SET_VRING_ENABLE, ring.index, 1)?;
-            }
-        }
-        self.settle()?;
-        // The driver may have kicked already, and a back-end that reads the kick of a ring that is
-        // not enabled yet may forget it (vhost-user-backend does). A kick too many is harmless.
-        for (_, port) in with_ports(&activation.rings, ports) {
-            port.kick.signal();
-        }
-        Ok(())
-    }
-
-    fn start_ring(
-        &mut self,
-        ring: &Ring,
-        port: &QueuePort,
-        broken: &Event,
-    ) -> Result<(), VhostUserError> {
-        let index = u64::from(ring.index);
-        self.tell_state(FrontendReq::SET_VRING_NUM, ring.index, u32::from(ring.size))?;
-        self.tell_state(FrontendReq::SET_VRING_BASE, ring.index, 0)?;
-        self.tell(FrontendReq::SET_VRING_ADDR, &ring_addresses(ring), &[])?;
-        // The kick starts the ring (vhost-user "Ring states"), so it comes last.
-        let events = [
-            (FrontendReq::SET_VRING_ERR, broken),
-            (FrontendReq::SET_VRING_CALL, &*port.call),
-            (FrontendReq::SET_VRING_KICK, &*port.kick),
-        ];
-        for (request, event) in events {
-            self.tell(request, &index.to_le_bytes(), &[event.as_fd()])?;
-        }
-        Ok(())
-    }
-
-    /// Takes the rings back: on return the back-end touches no guest memory any more.
-    ///
-    /// # Errors
-    /// [`VhostUserError`]; whether it still does is then unknown.
-    pub(super) fn stop(&mut self, rings: &[Ring]) -> Result<(), VhostUserError> {
-        self.begin(STOP_DEADLINE);
-        for ring in rings {
-            // vhost-user "Ring states": GET_VRING_BASE stops the ring.
-            let request = FrontendReq::GET_VRING_BASE;
-            let body = self.ask(request, &state(ring.index, 0), &[])?;
-            let [i0, i1, i2, i3, ..] = fixed::<8>(request, &body)?;
-            let index = u32::from_le_bytes([i0, i1, i2, i3]);
-            if index != u32::from(ring.index) {
-                let reason = format!("asked about queue {}, it answered about {index}", ring.index);
-                return Err(VhostUserError::Garbage { request, reason });
-            }
-        }
-        Ok(())
     }
 
     /// Reads all of configuration space, `len` bytes.
@@ -211,6 +137,17 @@ impl Session {
     /// The channel on which the back-end speaks first, if it has one.
     pub(super) fn back(&self) -> Option<BorrowedFd<'_>> {
         self.back.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether there is something to hear: on the connection, and on the back channel.
+    pub(super) fn speaks(&self) -> (bool, bool) {
+        let mut fds = vec![PollFd::new(self.wire.as_fd(), PollFlags::POLLIN)];
+        fds.extend(self.back().map(|back| PollFd::new(back, PollFlags::POLLIN)));
+        if !matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..)) {
+            return (false, false);
+        }
+        let mut speaks = fds.iter().map(|fd| fd.any() == Some(true));
+        (speaks.next() == Some(true), speaks.next() == Some(true))
     }
 
     /// Takes one message from the back channel.
@@ -292,14 +229,14 @@ impl Session {
     }
 
     /// All that follows has to be answered before `patience` ends.
-    fn begin(&mut self, patience: Duration) {
+    pub(super) fn begin(&mut self, patience: Duration) {
         let now = Instant::now();
         self.deadline = now.checked_add(patience).unwrap_or(now);
     }
 
     /// Without REPLY_ACK nothing has said yet whether the back-end took all that it was told; a
     /// request that is always answered makes sure that it has at least been read.
-    fn settle(&mut self) -> Result<(), VhostUserError> {
+    pub(super) fn settle(&mut self) -> Result<(), VhostUserError> {
         if !self.protocol.contains(Protocol::REPLY_ACK) {
             self.get_u64(FrontendReq::GET_FEATURES)?;
         }
@@ -311,11 +248,15 @@ impl Session {
         fixed(request, &body).map(u64::from_le_bytes)
     }
 
-    fn tell_u64(&mut self, request: FrontendReq, value: u64) -> Result<(), VhostUserError> {
+    pub(super) fn tell_u64(
+        &mut self,
+        request: FrontendReq,
+        value: u64,
+    ) -> Result<(), VhostUserError> {
         self.tell(request, &value.to_le_bytes(), &[])
     }
 
-    fn tell_state(
+    pub(super) fn tell_state(
         &mut self,
         request: FrontendReq,
         index: u16,
@@ -325,7 +266,7 @@ impl Session {
     }
 
     /// Sends a request that has no reply of its own; with REPLY_ACK waits for its success.
-    fn tell(
+    pub(super) fn tell(
         &mut self,
         request: FrontendReq,
         body: &[u8],
@@ -335,7 +276,7 @@ impl Session {
             return self.send(request, 0, body, fds);
         }
         self.send(request, FLAG_NEED_REPLY, body, fds)?;
-        let reply = self.reply(request)?;
+        let reply = self.reply(request, 0)?.body;
         match u64::from_le_bytes(fixed(request, &reply)?) {
             0 => Ok(()),
             code => Err(VhostUserError::Refused { request, code }),
@@ -343,14 +284,25 @@ impl Session {
     }
 
     /// Sends a request and waits for its reply.
-    fn ask(
+    pub(super) fn ask(
         &mut self,
         request: FrontendReq,
         body: &[u8],
         fds: &[BorrowedFd<'_>],
     ) -> Result<Vec<u8>, VhostUserError> {
         self.send(request, 0, body, fds)?;
-        self.reply(request)
+        self.reply(request, 0).map(|message| message.body)
+    }
+
+    /// Sends a request and waits for its reply, which may carry so many descriptors.
+    pub(super) fn ask_for(
+        &mut self,
+        request: FrontendReq,
+        body: &[u8],
+        descriptors: usize,
+    ) -> Result<Message, VhostUserError> {
+        self.send(request, 0, body, &[])?;
+        self.reply(request, descriptors)
     }
 
     fn send(
@@ -367,13 +319,18 @@ impl Session {
 
     /// Waits for the reply to `request`. Meanwhile serves the back channel, since a back-end may
     /// have asked something there that it wants answered first.
-    fn reply(&mut self, request: FrontendReq) -> Result<Vec<u8>, VhostUserError> {
+    fn reply(
+        &mut self,
+        request: FrontendReq,
+        descriptors: usize,
+    ) -> Result<Message, VhostUserError> {
         while !self.wait(request)? {
             self.serve_back();
         }
         let message = self.wire.receive(self.deadline).map_err(|error| failure(request, error))?;
-        check(request, &message).map_err(|reason| VhostUserError::Garbage { request, reason })?;
-        Ok(message.body)
+        check(request, &message, descriptors)
+            .map_err(|reason| VhostUserError::Garbage { request, reason })?;
+        Ok(message)
     }
 
     /// Waits until there is something to read: true if a reply, false if on the back channel.
@@ -401,26 +358,9 @@ impl AsFd for Session {
     }
 }
 
-/// The rings with the ports of their queues.
-fn with_ports<'a>(
-    rings: &'a [Ring],
-    ports: &'a [QueuePort],
-) -> impl Iterator<Item = (&'a Ring, &'a QueuePort)> {
-    rings.iter().filter_map(|ring| Some((ring, ports.get(usize::from(ring.index))?)))
-}
-
 /// "A vring state description".
-fn state(index: u16, num: u32) -> Vec<u8> {
+pub(super) fn state(index: u16, num: u32) -> Vec<u8> {
     [u32::from(index), num].iter().flat_map(|word| word.to_le_bytes()).collect()
-}
-
-/// "A vring address description", without a log.
-fn ring_addresses(ring: &Ring) -> Vec<u8> {
-    let mut body = state(ring.index, 0);
-    for address in [ring.desc, ring.used, ring.avail, 0] {
-        body.extend_from_slice(&address.to_le_bytes());
-    }
-    body
 }
 
 /// "Virtio device config space": offset, size and flags, before the bytes.
@@ -431,21 +371,24 @@ fn config_header(offset: usize, len: usize) -> Vec<u8> {
 }
 
 /// Whether `message` is a reply to `request` at all.
-fn check(request: FrontendReq, message: &Message) -> Result<(), String> {
+fn check(request: FrontendReq, message: &Message, descriptors: usize) -> Result<(), String> {
     if message.flags & FLAG_REPLY == 0 {
         return Err(format!("it sent message {} instead of a reply", message.request));
     }
     if message.request != u32::from(request) {
         return Err(format!("it replied to request {} instead", message.request));
     }
-    if !message.fds.is_empty() {
+    if message.fds.len() > descriptors {
         return Err(format!("its reply carries {} descriptors", message.fds.len()));
     }
     Ok(())
 }
 
 /// A body that must have `N` bytes.
-fn fixed<const N: usize>(request: FrontendReq, body: &[u8]) -> Result<[u8; N], VhostUserError> {
+pub(super) fn fixed<const N: usize>(
+    request: FrontendReq,
+    body: &[u8],
+) -> Result<[u8; N], VhostUserError> {
     <[u8; N]>::try_from(body).map_err(|_wrong_size| {
         let reason = format!("its reply has {} bytes instead of {N}", body.len());
         VhostUserError::Garbage { request, reason }

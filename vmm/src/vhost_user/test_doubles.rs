@@ -15,7 +15,13 @@ use vhost::vhost_user::{
 };
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap};
 
+use super::error::VhostUserError;
+use super::handover::Handover;
+use super::memory::Table;
+use super::session::Session;
 use super::wire::Wire;
+use crate::irq::Event;
+use crate::virtio::{Activation, QueuePort, Ring};
 
 /// 1 MiB of guest memory in a file.
 pub(super) fn memory() -> GuestMemoryMmap {
@@ -23,6 +29,30 @@ pub(super) fn memory() -> GuestMemoryMmap {
     file.set_len(1 << 20).unwrap();
     let part = Some(FileOffset::new(file, 0));
     GuestMemoryMmap::from_ranges_with_files([(GuestAddress(0), 1 << 20, part)]).unwrap()
+}
+
+pub(super) fn ports(count: usize) -> Vec<QueuePort> {
+    let event = || Arc::new(Event::new().unwrap());
+    (0..count).map(|_| QueuePort { kick: event(), call: event(), max_size: 256 }).collect()
+}
+
+/// A driver that has started queue 1.
+pub(super) fn activation() -> Activation {
+    let ring = Ring { index: 1, size: 64, desc: 0x1000, avail: 0x2000, used: 0x3000 };
+    Activation { features: 1 << 32, rings: vec![ring] }
+}
+
+/// Hands the rings of [`activation`] over, fresh.
+pub(super) fn start(session: &mut Session) -> std::result::Result<(), VhostUserError> {
+    let handover = Handover {
+        activation: &activation(),
+        bases: &[0],
+        table: &Table::new(&memory()).unwrap(),
+        ports: &ports(2),
+        broken: &Event::new().unwrap(),
+        queues: (2, 256),
+    };
+    session.start(&handover, &mut None)
 }
 
 /// A back-end that does everything right and remembers it.
@@ -39,6 +69,12 @@ pub(super) struct Obedient {
     pub(super) errs: Vec<Option<File>>,
     /// Whether SET_CONFIG is refused.
     pub(super) read_only: bool,
+    /// Where it says that it would have gone on in a ring.
+    pub(super) base: u32,
+    /// Which ring it does not take.
+    pub(super) refuses_ring: Option<u32>,
+    /// Inode of the record of what is in flight that it was given.
+    pub(super) inflight: Option<u64>,
 }
 
 fn none<T>(count: u64) -> Vec<Option<T>> {
@@ -66,6 +102,9 @@ impl Obedient {
             calls: none(queues),
             errs: none(queues),
             read_only: false,
+            base: 0,
+            refuses_ring: None,
+            inflight: None,
         }
     }
 
@@ -108,6 +147,9 @@ impl VhostUserBackendReqHandlerMut for Obedient {
         Ok(None)
     }
     fn set_vring_num(&mut self, index: u32, num: u32) -> Result<()> {
+        if self.refuses_ring == Some(index) {
+            return Err(Error::InvalidOperation("not this ring"));
+        }
         self.note(format!("num {index} {num}"))
     }
     fn set_vring_addr(
@@ -126,7 +168,7 @@ impl VhostUserBackendReqHandlerMut for Obedient {
     }
     fn get_vring_base(&mut self, index: u32) -> Result<VhostUserVringState> {
         self.note(format!("stop {index}"))?;
-        Ok(VhostUserVringState::new(index, 0))
+        Ok(VhostUserVringState::new(index, self.base))
     }
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> Result<()> {
         self.kicks[usize::from(index)] = fd;
@@ -177,11 +219,16 @@ impl VhostUserBackendReqHandlerMut for Obedient {
     fn get_shared_object(&mut self, _: VhostUserSharedMsg) -> Result<File> {
         Err(Error::InvalidMessage)
     }
-    fn get_inflight_fd(&mut self, _: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
-        Err(Error::InvalidMessage)
+    fn get_inflight_fd(&mut self, wanted: &VhostUserInflight) -> Result<(VhostUserInflight, File)> {
+        let (queues, size) = (wanted.num_queues, wanted.queue_size);
+        self.note(format!("make inflight {queues} {size}"))?;
+        let file = tempfile::tempfile().unwrap();
+        Ok((VhostUserInflight::new(0x1000, 0, queues, size), file))
     }
-    fn set_inflight_fd(&mut self, _: &VhostUserInflight, _: File) -> Result<()> {
-        Err(Error::InvalidMessage)
+    fn set_inflight_fd(&mut self, kept: &VhostUserInflight, file: File) -> Result<()> {
+        self.inflight = Some(std::os::unix::fs::MetadataExt::ino(&file.metadata().unwrap()));
+        let (queues, size) = (kept.num_queues, kept.queue_size);
+        self.note(format!("inflight {} {queues} {size}", kept.mmap_size))
     }
     fn get_max_mem_slots(&mut self) -> Result<u64> {
         Err(Error::InvalidMessage)
@@ -276,8 +323,8 @@ fn serve_raw(
             let reply = match message.request {
                 // VIRTIO_F_VERSION_1, the protocol features, and VIRTIO_BLK_F_FLUSH.
                 1 => u64_body(1 << 32 | 1 << 30 | 1 << 9),
-                11 | 24 => message.body,
-                15 => u64_body(1 | 8 | 0x200 | own_channel),
+                11 | 24 | 31 => message.body,
+                15 => u64_body(1 | 8 | 0x200 | 0x1000 | own_channel),
                 17 => u64_body(2),
                 _ if message.flags & 8 != 0 => u64_body(0),
                 _ => continue,

@@ -3,89 +3,98 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::mpsc::Sender;
+use std::time::Instant;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use tap::Pipe;
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::error::VhostUserError;
-use super::life::{Effect, Event, Life, State};
-use super::mailbox::Mailbox;
+use super::inflight::Inflight;
+use super::life::{Effect, Event, Life};
+use super::mailbox::{Command, Mailbox, Outcome};
 use super::memory::Table;
 use super::offer::Offer;
-use super::peer::{Attempt, PeerSource};
+use super::outage::Outage;
+use super::peer::PeerSource;
+use super::policy::Policy;
+use super::report::{DeviceEvent, DeviceState, EventKind, PeerIdentity, Vmm};
 use super::session::Session;
+use super::status::Record;
 use super::wire::poll_timeout;
 use crate::irq;
 use crate::virtio::{Activation, DeviceType, QueuePort};
 
-/// Between two attempts to reach a back-end that was lost.
-const RECONNECT: Duration = Duration::from_millis(500);
-
 /// All that the thread of a device works with.
 pub(super) struct DeviceThread {
-    pub(super) id: String,
     pub(super) device_type: DeviceType,
-    /// How to call the peer in messages.
-    pub(super) peer: String,
-    /// Where a lost back-end can be found again.
-    pub(super) source: Box<dyn PeerSource>,
     pub(super) table: Table,
     pub(super) offer: Offer,
     pub(super) ports: Arc<[QueuePort]>,
     /// Signalled by the back-end when it gives up on a ring (SET_VRING_ERR).
     pub(super) broken: irq::Event,
     pub(super) mailbox: Arc<Mailbox>,
+    /// What others may know.
+    pub(super) record: Arc<Record>,
+    pub(super) vmm: Arc<dyn Vmm>,
+    pub(super) policy: Policy,
+    pub(super) life: Life,
+
+    /// Where back-ends come from.
+    pub(super) source: Box<dyn PeerSource>,
+    /// Who the back-end is, or was.
+    pub(super) peer: PeerIdentity,
     pub(super) session: Option<Session>,
+    pub(super) connected_at: Option<Instant>,
+
     /// The rings that were last handed over.
     pub(super) activation: Option<Activation>,
-    pub(super) life: Life,
-    /// When to look for a lost back-end again.
-    pub(super) retry_at: Option<Instant>,
+    /// The back-ends' record of what is in flight in them.
+    pub(super) inflight: Option<Inflight>,
     /// Whether the log has it that the guest's driver does wrong; it could fill the log.
     pub(super) driver_blamed: bool,
-}
 
-/// What woke the thread.
-#[derive(Default)]
-struct Woken {
-    peer: bool,
-    back: bool,
-    broken: bool,
+    /// Since the back-end has gone.
+    pub(super) outage: Option<Outage>,
+    /// When to look for it again.
+    pub(super) retry_at: Option<Instant>,
+    /// How many back-ends in a row were gone before they did any work.
+    pub(super) failures: u32,
+    /// Why the last one was refused; it may be met again and again.
+    pub(super) refused: Option<String>,
+    /// Who waits for a back-end to be attached anew.
+    pub(super) reattaching: Option<Sender<Outcome>>,
 }
 
 impl DeviceThread {
     /// Serves the device until it is closed.
     pub(super) fn run(mut self) {
         self.step(Event::PeerReady);
-        while self.life.state() != State::Closed {
-            let woken = self.sleep();
+        self.tell(EventKind::Negotiated, DeviceState::Connecting, &self.offer.sentence());
+        while self.life.state() != DeviceState::Closed {
+            self.sleep();
             self.take_orders();
-            if woken.broken && self.broken.drain() {
+            if self.broken.drain() {
                 self.ring_broke();
             }
-            self.hear_back_end(&woken);
+            self.hear_back_end();
+            self.watch_policy();
             self.look_for_back_end();
         }
+        self.tell(EventKind::Closed, DeviceState::Closed, "has ended");
     }
 
     /// Sleeps until there is something to do.
-    fn sleep(&self) -> Woken {
+    fn sleep(&self) {
         let event = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut fds = vec![event(self.mailbox.wake().as_fd()), event(self.broken.as_fd())];
         let session = self.session.as_ref();
         fds.extend(session.map(|session| event(session.as_fd())));
         fds.extend(session.and_then(Session::back).map(event));
-        let timeout = self.retry_at.map_or(PollTimeout::NONE, poll_timeout);
+        let next = self.retry_at.into_iter().chain(self.outage.as_ref().and_then(Outage::until));
+        let timeout = next.min().map_or(PollTimeout::NONE, poll_timeout);
         // EINTR and the like are a wake-up for nothing.
         let _ = poll(&mut fds, timeout);
-        let mut ready = fds.iter().skip(1).map(|fd| fd.any() == Some(true));
-        Woken {
-            broken: ready.next() == Some(true),
-            peer: ready.next() == Some(true),
-            back: ready.next() == Some(true),
-        }
     }
 
     fn take_orders(&mut self) {
@@ -102,17 +111,27 @@ impl DeviceThread {
             self.step(Event::Start);
         }
         if !orders.config.is_empty() {
-            self.write_config(&orders.config);
+            self.write_config(&orders.config, false);
+        }
+        for command in orders.commands {
+            match command {
+                Command::Swap(source, outcome) => {
+                    // Whoever asked may have gone.
+                    let _gone = outcome.send(self.swap(source));
+                }
+                Command::Reattach(outcome) => self.reattach(outcome),
+            }
         }
     }
 
     /// Takes `event`, carries out what follows, and takes what follows from that.
-    fn step(&mut self, event: Event) {
+    pub(super) fn step(&mut self, event: Event) {
         let before = self.life.state();
         let effects = self.life.on(event);
         let after = self.life.state();
         if before != after {
-            info!("device {}: {before:?} → {after:?}", self.id);
+            info!("device {}: {before} → {after}", self.record.id);
+            self.record.notes().state = after;
         }
         for effect in effects {
             self.carry_out(*effect);
@@ -122,8 +141,10 @@ impl DeviceThread {
     fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::StartRings => self.start_rings(),
+            Effect::ResumeRings => self.resume_rings(),
             Effect::StopRings => self.stop_rings(),
             Effect::ResetDone => {
+                self.forget_rings();
                 for port in &*self.ports {
                     port.call.drain();
                 }
@@ -131,77 +152,30 @@ impl DeviceThread {
                     events.reset_done();
                 }
             }
-            Effect::NeedsReset => self.need_reset(),
+            Effect::NeedsReset => {
+                self.tell(EventKind::NeedsReset, self.life.state(), "needs a reset");
+                self.need_reset();
+            }
         }
     }
 
-    fn need_reset(&self) {
-        if let Some(events) = self.mailbox.events() {
-            events.needs_reset();
-        }
+    /// Lets the rest of the VMM know.
+    pub(super) fn tell(&self, kind: EventKind, from: DeviceState, text: &str) {
+        let device = self.record.id.clone();
+        let r#type = self.device_type.name();
+        let text = format!("device {device} ({type}) {text}");
+        let (to, peer) = (self.life.state(), Some(self.peer.clone()));
+        self.vmm.event(DeviceEvent { device, r#type, kind, from, to, text, peer });
     }
 
-    fn start_rings(&mut self) {
-        let Some(activation) = self.activation.clone() else { return };
-        if let Err(error) = activation.rings.iter().try_for_each(|ring| self.table.check(ring)) {
-            // The guest's mistake, not the back-end's: nothing was started, so the device is as
-            // good as lost until the driver resets it.
-            self.blame_driver(&error.sentence());
-            self.activation = None;
-            return self.need_reset();
-        }
+    fn hear_back_end(&mut self) {
         let Some(session) = &mut self.session else { return };
-        if let Err(error) = session.start(&activation, &self.table, &self.ports, &self.broken) {
-            self.lose(&error);
-        }
-    }
-
-    fn stop_rings(&mut self) {
-        let Some(activation) = self.activation.take() else { return };
-        let Some(session) = &mut self.session else { return };
-        if let Err(error) = session.stop(&activation.rings) {
-            self.lose(&error);
-        }
-    }
-
-    /// The back-end is gone, or can't be trusted any more, and the connection with it.
-    fn lose(&mut self, error: &VhostUserError) {
-        let Self { id, peer, .. } = self;
-        let device_type = self.device_type.name();
-        let outlook = "it is looked for, and the device works again once the guest resets it";
-        warn!(
-            "device {id} ({device_type}) lost its back-end at {peer}: {}; {outlook}; the guest and \
-             its other devices go on",
-            error.sentence()
-        );
-        // Closing the connection is what tells a hung back-end to let go of the rings.
-        self.session = None;
-        self.retry_at = Some(Instant::now() + RECONNECT);
-        self.step(Event::PeerLost);
-    }
-
-    fn ring_broke(&mut self) {
-        if self.life.state() == State::Active {
-            self.blame_driver("the back-end gave up on a ring");
-            self.need_reset();
-        }
-    }
-
-    fn blame_driver(&mut self, what: &str) {
-        let Self { id, .. } = self;
-        if std::mem::replace(&mut self.driver_blamed, true) {
-            debug!("device {id}: the guest's driver failed again: {what}");
-        } else {
-            warn!("device {id}: the guest's driver failed, the device needs a reset: {what}");
-        }
-    }
-
-    fn hear_back_end(&mut self, woken: &Woken) {
-        let Some(session) = &mut self.session else { return };
-        if woken.back {
+        // The one that woke the thread may not be the one that is there now.
+        let (speaks, asks) = session.speaks();
+        if asks {
             session.serve_back();
         }
-        if woken.peer {
+        if speaks {
             let error = session.unasked();
             return self.lose(&error);
         }
@@ -210,72 +184,51 @@ impl DeviceThread {
         }
     }
 
-    fn write_config(&mut self, runs: &[(usize, Vec<u8>)]) {
+    /// Writes configuration space as the driver did. With `announce`, the driver is told if the
+    /// device makes something else of it.
+    pub(super) fn write_config(&mut self, runs: &[(usize, Vec<u8>)], announce: bool) {
         let Some(session) = &mut self.session else { return };
         for (offset, data) in runs {
             match session.write_config(*offset, data) {
                 Ok(()) => {}
                 Err(VhostUserError::Refused { .. }) => {
-                    debug!("device {}: configuration write at {offset} refused", self.id);
+                    debug!("device {}: configuration write at {offset} refused", self.record.id);
                 }
                 Err(error) => return self.lose(&error),
             }
         }
         // What the device made of it; a driver that wrote need not be told.
-        self.refresh_config(false);
+        let Some(session) = &mut self.session else { return };
+        match session.read_config(self.offer.config_len) {
+            Ok(config) if announce => self.take_config(config, true),
+            Ok(config) => self.show_config(config, false),
+            Err(error) => self.lose(&error),
+        }
     }
 
     fn refresh_config(&mut self, announce: bool) {
         let Some(session) = &mut self.session else { return };
         match session.read_config(self.offer.config_len) {
-            Ok(config) => {
-                let config = self.mailbox.set_config(self.offer.present(config));
-                if let Some(events) = self.mailbox.events() {
-                    events.config_changed(config, announce);
-                }
-            }
+            Ok(config) => self.show_config(config, announce),
             Err(error) => self.lose(&error),
         }
     }
 
-    /// Looks for a lost back-end when it is time to.
-    fn look_for_back_end(&mut self) {
-        if self.retry_at.is_none_or(|at| Instant::now() < at) {
-            return;
-        }
-        self.retry_at = Some(Instant::now() + RECONNECT);
-        match self.reconnect() {
-            Ok(Some((session, config))) => {
-                warn!("device {}: a back-end is back at {}", self.id, self.peer);
-                self.retry_at = None;
-                self.session = Some(session);
-                let config = self.mailbox.set_config(self.offer.present(config));
-                if let Some(events) = self.mailbox.events() {
-                    events.config_changed(config, true);
-                }
-                self.step(Event::PeerReady);
-            }
-            Ok(None) => {}
-            Err(error) => {
-                warn!(
-                    "device {}: not taking back-end at {}: {}",
-                    self.id,
-                    self.peer,
-                    error.sentence()
-                );
-                self.retry_at = Some(Instant::now() + RECONNECT * 10);
-            }
+    /// Takes the configuration space of a back-end that is new, and announces what differs.
+    pub(super) fn take_config(&mut self, config: Vec<u8>, announce: bool) {
+        if self.offer.present(config.clone()) != self.mailbox.config() {
+            self.show_config(config, announce);
         }
     }
 
-    /// One attempt to get a fitting back-end again; none if nobody is there.
-    fn reconnect(&mut self) -> Result<Option<(Session, Vec<u8>)>, VhostUserError> {
-        let stream = match self.source.connect(&self.id)? {
-            Attempt::Connected(stream) => stream,
-            Attempt::NotYet { .. } | Attempt::GivenUp { .. } => return Ok(None),
-        };
-        let (session, found) = Session::open(&self.id, stream, self.device_type)?;
-        self.offer.check_return(&found)?;
-        (session, found.config.unwrap_or_default()).pipe(Some).pipe(Ok)
+    fn show_config(&self, config: Vec<u8>, announce: bool) {
+        let config = self.mailbox.set_config(self.offer.present(config));
+        if announce {
+            let text = "has changed its configuration";
+            self.tell(EventKind::ConfigChanged, self.life.state(), text);
+        }
+        if let Some(events) = self.mailbox.events() {
+            events.config_changed(config, announce);
+        }
     }
 }

@@ -55,6 +55,11 @@ struct Row {
     queue_size: u16,
     /// Whether the type is of no use without configuration space.
     needs_config: bool,
+    /// Whether it carries a stream, so that a device completes buffers in the order in which it got
+    /// them.
+    in_order: bool,
+    /// Queues in which buffers lie ready for what the device may have to say.
+    ready: fn(u16) -> bool,
     config_len: fn(u64) -> usize,
 }
 
@@ -69,6 +74,8 @@ static ROWS: [Row; 10] = [
         queues: Queues::PerCpu { feature: VIRTIO_BLK_F_MQ, limit_at: 34 },
         queue_size: 256,
         needs_config: true,
+        in_order: false,
+        ready: |_| false,
         config_len: blk_config_len,
     },
     Row {
@@ -78,6 +85,8 @@ static ROWS: [Row; 10] = [
         queues: Queues::Net,
         queue_size: 256,
         needs_config: false,
+        in_order: true,
+        ready: |queue| queue.is_multiple_of(2),
         config_len: net_config_len,
     },
     Row {
@@ -87,6 +96,8 @@ static ROWS: [Row; 10] = [
         queues: Queues::Console,
         queue_size: 128,
         needs_config: false,
+        in_order: true,
+        ready: |queue| queue.is_multiple_of(2),
         config_len: console_config_len,
     },
     Row {
@@ -96,6 +107,8 @@ static ROWS: [Row; 10] = [
         queues: Queues::Fixed(1),
         queue_size: 64,
         needs_config: false,
+        in_order: false,
+        ready: |_| false,
         config_len: |_| 0,
     },
     Row {
@@ -105,6 +118,8 @@ static ROWS: [Row; 10] = [
         queues: Queues::Counted { base: 1, count_at: 36 },
         queue_size: 128,
         needs_config: true,
+        in_order: false,
+        ready: |_| false,
         config_len: |_| 40,
     },
     Row {
@@ -114,6 +129,8 @@ static ROWS: [Row; 10] = [
         queues: Queues::Fixed(3),
         queue_size: 128,
         needs_config: true,
+        in_order: true,
+        ready: |queue| queue != 1,
         config_len: |_| 8,
     },
     Row {
@@ -123,6 +140,8 @@ static ROWS: [Row; 10] = [
         queues: Queues::Counted { base: 2, count_at: 0 },
         queue_size: 128,
         needs_config: true,
+        in_order: false,
+        ready: |queue| queue == 1,
         config_len: |_| 36,
     },
     Row {
@@ -132,6 +151,8 @@ static ROWS: [Row; 10] = [
         queues: Queues::Fixed(4),
         queue_size: 64,
         needs_config: true,
+        in_order: false,
+        ready: |queue| queue == 1 || queue == 3,
         config_len: |_| 12,
     },
     Row {
@@ -141,6 +162,8 @@ static ROWS: [Row; 10] = [
         queues: Queues::Fixed(2),
         queue_size: 64,
         needs_config: true,
+        in_order: false,
+        ready: |queue| queue == 1,
         config_len: |_| 8,
     },
     Row {
@@ -150,6 +173,8 @@ static ROWS: [Row; 10] = [
         queues: Queues::Fixed(1),
         queue_size: 64,
         needs_config: false,
+        in_order: false,
+        ready: |_| false,
         config_len: |_| 0,
     },
 ];
@@ -203,6 +228,17 @@ impl DeviceType {
     /// Whether the type is of no use without configuration space.
     pub(crate) fn needs_config(self) -> bool {
         self.0.needs_config
+    }
+
+    /// Whether a device completes buffers in the order in which it got them.
+    pub(crate) fn in_order(self) -> bool {
+        self.0.in_order
+    }
+
+    /// Whether buffers in this queue lie ready for what the device may have to say, and are not
+    /// requests that it owes an answer to.
+    pub(crate) fn lies_ready(self, queue: u16) -> bool {
+        (self.0.ready)(queue)
     }
 
     /// Bytes of configuration space that exist with `features` offered.
