@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use vhost::vhost_user::VhostUserFrontend;
@@ -35,11 +36,17 @@ impl Survivor {
     /// # Errors
     /// [`Error::Exchange`] with the message that failed.
     pub fn attach(&mut self, socket: impl AsRef<Path>) -> Result<FrontEnd, Error> {
-        let mut device = FrontEnd::connect(socket, self.memory.clone())?;
-        device.negotiate(self.features)?;
-        self.hand_record(&mut device)?;
-        self.start(&mut device)?;
-        Ok(device)
+        let device = FrontEnd::connect(socket, self.memory.clone())?;
+        self.go_on(device)
+    }
+
+    /// As [`Survivor::attach`], over a stream that is connected already.
+    ///
+    /// # Errors
+    /// [`Error::Exchange`] with the message that failed.
+    pub fn attach_over(&mut self, stream: UnixStream) -> Result<FrontEnd, Error> {
+        let device = FrontEnd::over(stream, self.memory.clone())?;
+        self.go_on(device)
     }
 
     /// As [`Survivor::attach`], with a process that keeps no record.
@@ -57,6 +64,13 @@ impl Survivor {
     /// The guest memory.
     pub fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    fn go_on(&mut self, mut device: FrontEnd) -> Result<FrontEnd, Error> {
+        device.negotiate(self.features)?;
+        self.hand_record(&mut device)?;
+        self.start(&mut device)?;
+        Ok(device)
     }
 
     /// As QEMU does: the ring goes on at the used index, and what is in flight is the record's.
