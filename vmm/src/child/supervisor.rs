@@ -169,6 +169,10 @@ impl PeerSource for Supervisor {
         self.seat.lock().child.as_ref().map(Child::pid)
     }
 
+    fn restarts(&self) -> bool {
+        true
+    }
+
     fn autopsy(&mut self) -> Option<String> {
         let mut occupant = self.seat.lock();
         match occupant.child.as_mut() {

@@ -21,7 +21,7 @@ fn a_file_takes_every_option_as_text_or_as_a_table() {
         kernel = "vmlinux"
         cpus = 2
         memory = "1G,prefault=on"
-        console = "pty=/run/vm/console"
+        console = "pty=/run/vm/console,on-disconnect=reset"
         serial = "off"
         grace = 30
         net = ["tap=tap0", { tap = "tap1", mtu = 1400 }]
@@ -33,6 +33,7 @@ fn a_file_takes_every_option_as_text_or_as_a_table() {
         [[device]]
         type = "rng"
         socket = "/run/rng.sock"
+        on-disconnect = "pause:30:stop"
         queue-size = 64
         "#,
     );
@@ -47,6 +48,9 @@ fn a_file_takes_every_option_as_text_or_as_a_table() {
     assert!(disk.readonly);
     let BackendConfig::Socket(socket) = &vm.devices[4].backend else { panic!("sockets come last") };
     assert_eq!(socket.queue_size, Some(64));
+    let policies: Vec<_> =
+        vm.devices.iter().map(|device| device.on_disconnect.to_string()).collect();
+    assert_eq!(policies, ["wait", "wait", "wait", "reset", "pause:30:stop"]);
 }
 
 #[test]
@@ -110,4 +114,14 @@ fn a_console_goes_to_exactly_one_place() {
     assert_eq!(to("socket=/s").unwrap(), ConsoleTo::Socket("/s".into()));
     assert!(to("stdio,pty").is_err());
     assert!(to("").is_err());
+}
+
+#[test]
+fn a_policy_that_is_none_is_refused_by_its_option() {
+    let error = DiskConfig::from_text("path=a,on-disconnect=pause:30").unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "--disk: `pause:30`: after 30 seconds of `pause` there must be another policy, as in \
+         pause:30:stop"
+    );
 }

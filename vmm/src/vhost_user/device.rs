@@ -15,7 +15,8 @@ use super::mailbox::{Command, Mailbox, Outcome};
 use super::memory::Table;
 use super::offer::Offer;
 use super::peer::{self, SocketPeer};
-use super::report::{self, DeviceStatus, Vmm};
+use super::process::{self, Process};
+use super::report::{DeviceStatus, Vmm};
 use super::session::Session;
 use super::status::Record;
 use super::thread::DeviceThread;
@@ -65,7 +66,7 @@ impl RemoteDevice {
     ) -> Result<Self, VhostUserError> {
         let table = Table::new(memory)?;
         let stream = peer::wait_for(&spec.id, &mut *spec.peer, spec.connect_timeout)?;
-        let identity = report::identify(&*spec.peer, &stream);
+        let identity = process::identify(&*spec.peer, &stream);
         let (session, found) = Session::open(&spec.id, stream, spec.device_type)?;
         let offer = Offer::new(&spec, &found)?;
         let DeviceSpec { id, device_type, peer: source, policy, .. } = spec;
@@ -99,6 +100,8 @@ impl RemoteDevice {
             policy,
             life: Life::new(),
             source,
+            process: Process::of(&identity),
+            shunned: None,
             peer: identity,
             session: Some(session),
             connected_at: Some(Instant::now()),

@@ -128,6 +128,12 @@ pub enum VhostUserError {
     /// What came back after a loss differs from what the guest was told.
     #[error("the back-end that came back differs: {0}")]
     Changed(String),
+    /// A hung back-end still has the rings.
+    #[error(
+        "the back-end before it (pid {0}) hangs with the guest's rings and could still write to \
+         them; end that process"
+    )]
+    NotGone(u32),
     /// Another back-end can't take over.
     #[error("it can't take over: {0}")]
     SwapFailed(String),

@@ -17,6 +17,7 @@ mod offer;
 mod outage;
 mod peer;
 mod policy;
+mod process;
 mod queue;
 mod replay;
 mod report;

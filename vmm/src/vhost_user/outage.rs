@@ -10,7 +10,8 @@ use super::error::VhostUserError;
 use super::life::Event;
 use super::peer::Attempt;
 use super::policy::OnDisconnect;
-use super::report::{self, DeviceState, EventKind, PeerIdentity};
+use super::process::{self, Process};
+use super::report::{DeviceState, EventKind, PeerIdentity};
 use super::session::Session;
 use super::thread::DeviceThread;
 
@@ -53,7 +54,12 @@ impl DeviceThread {
         let now = Instant::now();
         let worked = self.connected_at.is_some_and(|at| now.duration_since(at) >= WORKED);
         self.failures = if worked { 0 } else { self.failures.saturating_add(1) };
-        // Closing the connection is what tells a hung back-end to let go of the rings.
+        // One that closed the connection itself, or died, has let go of the rings. Of another one
+        // nothing is known; closing the connection is what tells it to.
+        let process = self.process.take().filter(|_| !error.is_disconnect());
+        if from == DeviceState::Active && !matches!(error, VhostUserError::LetGo) {
+            self.shunned = process.or(self.shunned.take());
+        }
         self.session = None;
         self.connected_at = None;
         self.peer.exit = self.source.autopsy();
@@ -176,7 +182,10 @@ impl DeviceThread {
             }
         });
         match found {
-            Ok(Some((session, config, identity))) => self.take_in(session, config, identity),
+            Ok(Some((session, config, identity))) => match self.check_shunned(&identity) {
+                Ok(()) => self.take_in(session, config, identity),
+                Err(error) => self.refuse(error),
+            },
             Ok(None) => {}
             Err(error) => self.refuse(error),
         }
@@ -194,7 +203,17 @@ impl DeviceThread {
     }
 
     pub(super) fn identify(&self, stream: &std::os::unix::net::UnixStream) -> PeerIdentity {
-        report::identify(&*self.source, stream)
+        process::identify(&*self.source, stream)
+    }
+
+    /// Refuses a back-end while another process may still work on the same rings.
+    pub(super) fn check_shunned(&mut self, identity: &PeerIdentity) -> Result<(), VhostUserError> {
+        let other = self.shunned.as_ref().filter(|shunned| shunned.is_not(identity));
+        if let Some(other) = other.filter(|other| other.lives()) {
+            return Err(VhostUserError::NotGone(other.pid()));
+        }
+        self.shunned = None;
+        Ok(())
     }
 
     /// No back-end, or none that fits.
@@ -237,6 +256,7 @@ impl DeviceThread {
         let from = self.life.state();
         self.retry_at = None;
         self.connected_at = Some(Instant::now());
+        self.process = Process::of(&identity);
         self.peer = identity;
         {
             let mut notes = self.record.notes();

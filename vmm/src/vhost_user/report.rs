@@ -1,13 +1,9 @@
 //! What a device tells of itself: to the rest of the VMM while it runs, and to who asks.
 
 use std::fmt;
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use nix::sys::socket::{getsockopt, sockopt};
 use serde::Serialize;
-
-use super::peer::PeerSource;
 
 /// What a device needs of the machine it is part of. Called on the device's thread, so no method
 /// waits for a device.
@@ -108,32 +104,6 @@ impl fmt::Display for PeerIdentity {
             (_, None) => Ok(()),
         }
     }
-}
-
-/// Who is at the other end of a connection that `source` gave.
-pub(super) fn identify(source: &dyn PeerSource, stream: &UnixStream) -> PeerIdentity {
-    let pid = source.pid().or_else(|| peer_pid(stream));
-    PeerIdentity {
-        name: source.name(),
-        pid,
-        command: pid.and_then(command),
-        socket: source.socket().map(Path::to_owned),
-        exit: None,
-    }
-}
-
-/// The process at the other end of `socket`, as the kernel has it (SO_PEERCRED): who connected it,
-/// or who made it listen. None when that is nobody else.
-fn peer_pid(socket: &UnixStream) -> Option<u32> {
-    let credentials = getsockopt(socket, sockopt::PeerCredentials).ok()?;
-    // 0 is a process outside our namespace. Ours: a socket pair.
-    u32::try_from(credentials.pid()).ok().filter(|&pid| pid != 0 && pid != std::process::id())
-}
-
-/// The command of a process, as the kernel has it.
-fn command(pid: u32) -> Option<String> {
-    let comm = std::fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-    Some(comm.trim_end().to_owned())
 }
 
 /// Something that happened to a device.

@@ -5,8 +5,9 @@ use tracing::{info, warn};
 use super::error::VhostUserError;
 use super::mailbox::Outcome;
 use super::peer::{Attempt, PeerSource};
+use super::process::{self, Process};
 use super::replay::Unproven;
-use super::report::{self, DeviceState, EventKind, PeerIdentity};
+use super::report::{DeviceState, EventKind, PeerIdentity};
 use super::session::Session;
 use super::thread::DeviceThread;
 
@@ -48,7 +49,7 @@ impl DeviceThread {
                 return Err(VhostUserError::SwapFailed(format!("nobody is there: {why}")));
             }
         };
-        let identity = report::identify(&*source, &stream);
+        let identity = process::identify(&*source, &stream);
         let (session, config) = self.open(stream)?;
         Ok(Candidate { source, session, config, identity })
     }
@@ -114,6 +115,7 @@ impl DeviceThread {
     }
 
     fn come_in(&mut self, session: Session, config: Vec<u8>, identity: PeerIdentity) -> Outcome {
+        self.check_shunned(&identity)?;
         self.take_in(session, config, identity);
         match self.session {
             Some(_) => Ok(()),
@@ -127,6 +129,7 @@ impl DeviceThread {
         let Candidate { source, session, config, identity } = candidate;
         self.session = Some(session);
         self.source = source;
+        self.process = Process::of(&identity);
         self.peer = identity;
         self.connected_at = Some(std::time::Instant::now());
         {

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::super::REPLY_DEADLINE;
+use super::super::SocketPeer;
 use super::super::test_doubles::Obedient;
 use super::super::test_rig::{Rig, Said, Server, activation, bind, rig, wait_until};
 use super::*;
@@ -171,4 +172,41 @@ fn an_ended_device_says_so() {
     rig.device.shutdown();
     assert!(rig.device.swap(server.path()).is_err());
     assert!(rig.device.reattach().is_err());
+}
+
+/// A source that says which process is behind its connection.
+struct Known(u32, SocketPeer);
+
+impl PeerSource for Known {
+    fn name(&self) -> String {
+        self.1.name()
+    }
+    fn connect(&mut self, id: &str) -> Result<Attempt, VhostUserError> {
+        self.1.connect(id)
+    }
+    fn pid(&self) -> Option<u32> {
+        Some(self.0)
+    }
+}
+
+#[test]
+fn nobody_gets_the_rings_while_a_hung_process_may_work_on_them() {
+    let (old, new) = (Server::new(Obedient::new(2)), Server::new(Obedient::new(2)));
+    let mut process = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+    let rig = rig(Known(process.id(), old.peer()));
+    rig.device.start(activation());
+    old.runs(1);
+    wait_until("it is noted", || rig.machine.saw(EventKind::Active));
+    let hung = std::sync::Arc::clone(&old.backend);
+    let hung = hung.lock().unwrap();
+    let sentence = sentence(rig.device.swap(new.path()));
+    assert!(sentence.contains("hangs with the guest's rings and could still write"), "{sentence}");
+    assert_eq!(new.told("enable 1 true"), 0);
+    // It ends, and the other one takes over.
+    process.kill().unwrap();
+    process.wait().unwrap();
+    let _old_life = std::fs::remove_file(new.path());
+    new.live();
+    new.runs(1);
+    drop(hung);
 }

@@ -18,6 +18,7 @@ use super::offer::Offer;
 use super::outage::Outage;
 use super::peer::PeerSource;
 use super::policy::Policy;
+use super::process::Process;
 use super::report::{DeviceEvent, DeviceState, EventKind, PeerIdentity, Vmm};
 use super::session::Session;
 use super::status::Record;
@@ -44,6 +45,9 @@ pub(super) struct DeviceThread {
     pub(super) source: Box<dyn PeerSource>,
     /// Who the back-end is, or was.
     pub(super) peer: PeerIdentity,
+    pub(super) process: Option<Process>,
+    /// One that was given up while it had the rings, and may wake up and work on them.
+    pub(super) shunned: Option<Process>,
     pub(super) session: Option<Session>,
     pub(super) connected_at: Option<Instant>,
 
