@@ -6,6 +6,7 @@
 
 mod backends;
 mod boot_files;
+mod control;
 mod disks;
 mod kvm;
 mod networks;
@@ -13,3 +14,4 @@ mod options;
 mod peers;
 mod refusal;
 mod sockets;
+mod supervision;

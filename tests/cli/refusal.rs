@@ -39,6 +39,11 @@ impl Run {
         self
     }
 
+    /// Its command line.
+    pub(crate) fn words(&self) -> &[String] {
+        &self.args
+    }
+
     pub(crate) fn start(&self) -> Process {
         Process::ours("atoll", &self.args)
     }

@@ -206,7 +206,9 @@ impl control::Machine for Controls {
             }
             _ => {}
         }
-        let failed = |error: VhostUserError| Refusal::Conflict(sentence(&error));
+        let failed = |about: String| {
+            move |error: VhostUserError| Refusal::Conflict(format!("{about}: {}", sentence(&error)))
+        };
         match action {
             Action::Pause => self.pause(),
             Action::Resume => {
@@ -218,8 +220,13 @@ impl control::Machine for Controls {
                 let _ended = self.main.send(Event::PowerButton);
                 Ok(())
             }
-            Action::Swap { id, socket } => self.remote(&id)?.swap(socket).map_err(failed),
-            Action::Reattach { id } => self.remote(&id)?.reattach().map_err(failed),
+            Action::Swap { id, socket } => {
+                let about = format!("device {id}: socket {}", socket.display());
+                self.remote(&id)?.swap(socket).map_err(failed(about))
+            }
+            Action::Reattach { id } => {
+                self.remote(&id)?.reattach().map_err(failed(format!("device {id}")))
+            }
         }
     }
 }
