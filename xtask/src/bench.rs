@@ -1,34 +1,58 @@
-//! `cargo xtask bench`: figures by which Atoll is compared with others, all taken in one boot of
-//! the place where guests run.
+//! `cargo xtask bench`: figures by which Atoll is compared with others, taken in one boot of the
+//! place where guests run, and figures of its own, taken on this machine without a kernel to boot.
 
 pub(crate) mod boot;
+pub(crate) mod recovery;
+pub(crate) mod stall;
 
 mod counters;
 mod memory;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Subcommand;
 
 use crate::inner::{self, Act};
 use crate::workspace::{self, Profile};
-use crate::{guest, kvm, packages};
+use crate::{command, guest, kvm, packages};
 
 /// What to measure.
 #[derive(Clone, Copy, Subcommand)]
 pub(crate) enum Measure {
     /// Time, exits and memory from a VMM's start to its guest's user space, beside QEMU's
     Boot,
+    /// Time from a device process's end to the next one's work, the cost of being ready for it,
+    /// and of idle devices
+    Recovery,
+    /// How long a guest's reads stand still when its disk's process is killed, beside QEMU's
+    Stall,
 }
 
 /// The task.
 pub(crate) fn main(measure: Measure) -> Result<ExitCode> {
+    match measure {
+        Measure::Boot => with_guests(Act::Boot),
+        Measure::Recovery => alone(Act::Recovery),
+        Measure::Stall => with_guests(Act::Stall),
+    }
+}
+
+/// In one boot of the place where guests run.
+fn with_guests(act: Act) -> Result<ExitCode> {
     packages::ensure()?;
     let guest = guest::ensure()?;
     let programs = workspace::programs(Profile::Release)?;
     let place = kvm::place(&programs, &guest)?;
-    match measure {
-        Measure::Boot => inner::run(Act::Boot, &place, &programs, &guest),
-    }
+    inner::run(act, &place, &programs, &guest)
+}
+
+/// On this machine, by a release build of this program: it is part of what is timed.
+fn alone(act: Act) -> Result<ExitCode> {
+    let programs = workspace::programs(Profile::Release)?;
+    let folder = programs.first().and_then(|path| path.parent()).context("nothing was built")?;
+    let mut myself = workspace::cargo();
+    myself.args(["run", "--quiet", "--release", "--package", "xtask", "--", "inner", act.name()]);
+    command::run(myself.env("ATOLL_BIN", folder))?;
+    Ok(ExitCode::SUCCESS)
 }

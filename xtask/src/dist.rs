@@ -17,8 +17,12 @@ use crate::workspace::{self, Profile};
 const FILES: &[(&str, &str)] = &[
     ("systemd", "usr/lib/systemd/system"),
     ("sysusers.d", "usr/lib/sysusers.d"),
+    ("tmpfiles.d", "usr/lib/tmpfiles.d"),
     ("qemu", "usr/share/qemu/vhost-user"),
 ];
+
+/// Folders that the administrator fills.
+const FOLDERS: &[&str] = &["etc/atoll/blk", "etc/atoll/net", "etc/atoll/console"];
 
 /// What is for people to read.
 const DOCUMENTS: &[&str] =
@@ -62,6 +66,9 @@ fn lay_out(tree: &Path) -> Result<()> {
         for entry in entries {
             install(&entry?.path(), &tree.join(place), 0o644)?;
         }
+    }
+    for folder in FOLDERS {
+        fs::create_dir_all(tree.join(folder)).with_context(|| format!("cannot make {folder}"))?;
     }
     for document in DOCUMENTS {
         install(&root.join(document), &tree.join("usr/share/doc/atoll"), 0o644)?;

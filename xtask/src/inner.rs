@@ -22,14 +22,20 @@ pub(crate) enum Act {
     Tour,
     /// Time boots
     Boot,
+    /// Time recoveries
+    Recovery,
+    /// Time stalls
+    Stall,
 }
 
 impl Act {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Shell => "shell",
             Self::Tour => "tour",
             Self::Boot => "boot",
+            Self::Recovery => "recovery",
+            Self::Stall => "stall",
         }
     }
 }
@@ -40,6 +46,8 @@ pub(crate) fn main(act: Act) -> Result<ExitCode> {
         Act::Shell => demo::shell(),
         Act::Tour => demo::tour::play(),
         Act::Boot => bench::boot::measure(),
+        Act::Recovery => bench::recovery::measure(),
+        Act::Stall => bench::stall::measure(),
     }
 }
 

@@ -16,6 +16,7 @@ mod kvm;
 mod lab;
 mod packages;
 mod peers;
+mod soak;
 mod test;
 mod workspace;
 
@@ -42,6 +43,8 @@ enum Task {
     Demo(demo::Args),
     /// Run every test: unit, wire and VM
     Test(test::Args),
+    /// Run the tests of recovery with many more deaths
+    Soak(soak::Args),
     /// Do what CI does: format, lints, tests, the tour
     Ci,
     /// Make what users install: a tree, and a Debian package
@@ -73,6 +76,7 @@ fn pick(task: Task) -> Result<ExitCode> {
         Task::Inner(act) => inner::main(act),
         Task::Test(args) => test::main(&args),
         Task::Dist(args) => dist::main(&args),
+        Task::Soak(args) => soak::main(&args),
         Task::Ci => {
             command::run(Command::new("bash").arg(workspace::root().join(".ci/run")))?;
             Ok(ExitCode::SUCCESS)

@@ -17,6 +17,7 @@ use super::report::{Reader, Report, Verdict};
 use super::{Suite, echo, headline};
 use crate::command::shown;
 use crate::lab::{self, Contents, Patience, Sinks};
+use crate::soak;
 
 /// How long one boot of the lab may take for its tests; and how long one test, which waits five
 /// minutes at most for any one thing.
@@ -24,6 +25,9 @@ const PATIENCE: Patience = Patience {
     total: Some(Duration::from_secs(40 * 60)),
     silence: Some(Duration::from_secs(7 * 60)),
 };
+
+/// As long as it takes: many deaths were asked for.
+const SOAK: Patience = Patience { total: None, silence: Some(Duration::from_secs(4 * 60 * 60)) };
 
 /// The lab's memory: a guest of 6 GiB is among the tests, and takes little of what it is given.
 const MEMORY: &str = "8G";
@@ -108,15 +112,19 @@ fn boot(
             echo(ours, |line| reader.lock().unwrap_or_else(PoisonError::into_inner).line(line));
         }
     });
+    let kills = std::env::var(soak::KILLS).ok();
+    let patience = if kills.is_some() { SOAK } else { PATIENCE };
+    let environment: Vec<_> =
+        kills.into_iter().map(|kills| (soak::KILLS.to_owned(), kills)).collect();
     let contents = Contents {
         programs,
         files: &[tests.to_path_buf()],
         command: &command,
-        environment: &[],
+        environment: &environment,
         terminal: None,
     };
     let sinks = Sinks { stdout: Box::new(theirs), stderr: Box::new(io::stderr()) };
-    let outcome = lab::run(&contents, MEMORY, sinks, PATIENCE);
+    let outcome = lab::run(&contents, MEMORY, sinks, patience);
     // The sink is closed by now, so the follower has reached its end.
     let _ = follower.join();
     let end = match &outcome {

@@ -1,0 +1,34 @@
+//! `cargo xtask soak`: the tests of recovery with as many deaths as a release is held to. In
+//! everyday runs the same tests make do with a few.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+
+/// How a test is told how often to kill.
+pub(crate) const KILLS: &str = "ATOLL_KILLS";
+
+/// The modules of tests that count deaths.
+const TESTS: &[&str] = &["recovery::", "systemd::"];
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Deaths per test
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    kills: u32,
+    /// Run only the tests whose names contain one of these
+    filter: Vec<String>,
+}
+
+/// The task.
+pub(crate) fn main(args: &Args) -> Result<ExitCode> {
+    let mut myself = Command::new("/proc/self/exe");
+    myself.args(["test", "--only-vm"]).env(KILLS, args.kills.to_string());
+    if args.filter.is_empty() {
+        myself.args(TESTS);
+    } else {
+        myself.args(&args.filter);
+    }
+    let status = myself.status().context("cannot start this program again")?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, Into::into))
+}
