@@ -207,7 +207,9 @@ impl Offer {
                 };
                 self.check_count(1, most)?;
                 self.queues = pick(spec.queues, spec.vcpus.max(1), most)?;
-                self.limit = Some(Limit { at: limit_at, bytes: 2, value: self.queues.into() });
+                // Without the feature nobody reads the number, and it may be any (§5.2.4).
+                let limit = Limit { at: limit_at, bytes: 2, value: self.queues.into() };
+                self.limit = self.offers(feature).then_some(limit);
             }
             Queues::Counted { base, count_at } => {
                 let count = number(config, count_at, 4).map_or(0, clamp_u32);

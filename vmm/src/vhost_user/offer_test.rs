@@ -245,3 +245,10 @@ fn a_back_end_that_returns_must_have_what_the_guest_was_told() {
         assert!(error.contains(named), "{error}");
     }
 }
+
+#[test]
+fn a_disk_of_one_queue_returns_whatever_its_number_of_queues_says() {
+    let single = found(&[VIRTIO_BLK_F_FLUSH], Some(1), config(60, 0, &[8]));
+    let offer = Offer::new(&spec("blk"), &single).unwrap();
+    offer.check_return(&single).unwrap();
+}
