@@ -4,5 +4,8 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::expect_used, reason = "what tests share says what went wrong as they do")]
 
+mod churn;
 mod hostile;
+mod policy;
+mod recovery;
 mod rig;

@@ -1,10 +1,11 @@
 //! A running guest with one good disk, the witness, and others whose backends are the test's.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
-use atoll_tests::bare_guest::{self, ANSWERED};
+use atoll_tests::bare_guest::{self, ANSWERED, RESET};
 use atoll_tests::image::Image;
-use atoll_tests::process::Process;
+use atoll_tests::process::{Finished, Process, run};
 use atoll_tests::procfs;
 use atoll_tests::scratch::Scratch;
 use atoll_tests::wait_for;
@@ -21,7 +22,7 @@ pub(crate) struct Footprint {
 pub(crate) struct Rig {
     pub(crate) vmm: Process,
     serial: PathBuf,
-    _scratch: Scratch,
+    scratch: Scratch,
     _witness: Image,
 }
 
@@ -38,12 +39,14 @@ impl Rig {
         args.extend(["--memory".to_owned(), "128M".to_owned(), "--serial".to_owned()]);
         // Nobody in this guest heeds the power button.
         args.extend([format!("file={}", serial.display()), "--grace".to_owned(), "0".to_owned()]);
+        let control = scratch.join("control").display().to_string();
+        args.extend(["--control".to_owned(), control]);
         args.extend(["--disk".to_owned(), format!("path={},id=witness", witness.path().display())]);
         for (socket, number) in sockets.iter().zip(1..) {
             let device = format!("blk,socket={},id=disk{number}{keys}", socket.display());
             args.extend(["--device".to_owned(), device]);
         }
-        Self { vmm: Process::ours("atoll", &args), serial, _scratch: scratch, _witness: witness }
+        Self { vmm: Process::ours("atoll", &args), serial, scratch, _witness: witness }
     }
 
     /// How often the guest has said `word`.
@@ -55,6 +58,11 @@ impl Rig {
     /// How many reads of disk `number` were answered.
     pub(crate) fn answered(&self, number: u8) -> usize {
         self.said(ANSWERED + number)
+    }
+
+    /// How often the guest has reset disk `number`.
+    pub(crate) fn resets(&self, number: u8) -> usize {
+        self.said(RESET + number)
     }
 
     /// Waits until disk `number` answers, from now on.
@@ -90,6 +98,28 @@ impl Rig {
         log.lines().filter(|line| line.contains(id)).map(str::to_owned).collect()
     }
 
+    /// Has `atoll ctl` do something, and returns what it prints.
+    #[track_caller]
+    pub(crate) fn ctl(&self, args: &[&str]) -> String {
+        let finished = self.run_ctl(args);
+        assert_eq!(finished.code, 0, "atoll ctl {args:?}: {}", finished.stderr);
+        finished.stdout
+    }
+
+    /// Has `atoll ctl` ask for something that is refused, and returns why.
+    #[track_caller]
+    pub(crate) fn ctl_refused(&self, args: &[&str]) -> String {
+        let finished = self.run_ctl(args);
+        assert_eq!(finished.code, 1, "atoll ctl {args:?}: {}", finished.stderr);
+        finished.stderr
+    }
+
+    #[track_caller]
+    fn run_ctl(&self, args: &[&str]) -> Finished {
+        let socket = self.scratch.join("control").display().to_string();
+        run("atoll", ["ctl", "--socket", &socket].iter().chain(args))
+    }
+
     /// Ends the VMM, which must do so at once and well.
     #[track_caller]
     pub(crate) fn stop(mut self) {
@@ -106,5 +136,30 @@ impl Drop for Rig {
             let tail: Vec<_> = tail.into_iter().rev().collect();
             eprintln!("$ {}\n--- the VMM:\n{}", self.vmm.command_line(), tail.join("\n"));
         }
+    }
+}
+
+/// A number from the environment, or what is usual.
+pub(crate) fn from_environment(name: &str, usual: usize) -> usize {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
+}
+
+/// Numbers without a pattern, other ones in each run.
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new() -> Self {
+        let now = UNIX_EPOCH.elapsed().expect("a clock after 1970");
+        // An odd seed is never 0.
+        Self(u64::from(now.subsec_nanos()) << 1 | 1)
+    }
+
+    /// A while.
+    pub(crate) fn up_to(&mut self, most: Duration) -> Duration {
+        // xorshift64.
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        most.mul_f64((self.0 >> 11) as f64 / (1_u64 << 53) as f64)
     }
 }

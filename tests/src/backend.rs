@@ -5,6 +5,8 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::sys::signal::Signal;
+
 use crate::image::Image;
 use crate::network::Tap;
 use crate::process::{Finished, Process};
@@ -14,6 +16,9 @@ use crate::{program, wait_for};
 /// A vhost-user backend listening on a socket.
 pub struct Backend {
     process: Process,
+    /// What starts another one.
+    program: OsString,
+    args: Vec<OsString>,
     socket: PathBuf,
     _scratch: Scratch,
 }
@@ -57,17 +62,30 @@ impl Backend {
     pub fn start(command: impl FnOnce(&Path) -> Command) -> Self {
         let scratch = Scratch::new();
         let socket = scratch.join("vhost0");
-        let mut process = Process::spawn(command(&socket));
-        wait_for("a backend's socket", || {
-            assert!(
-                process.is_running(),
-                "`{}` ended at once:\n{}",
-                process.command_line(),
-                process.stderr()
-            );
-            socket.exists().then_some(())
-        });
-        Self { process, socket, _scratch: scratch }
+        let command = command(&socket);
+        let program = command.get_program().to_owned();
+        let args = command.get_args().map(OsStr::to_owned).collect();
+        let mut process = Process::spawn(command);
+        wait_to_listen(&mut process, &socket);
+        Self { process, program, args, socket, _scratch: scratch }
+    }
+
+    /// Ends it with SIGKILL, wherever it is in its work, and leaves its socket as it is.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        self.process.signal(Signal::SIGKILL);
+        self.process.wait();
+    }
+
+    /// Starts it again on the same socket, after its end.
+    #[track_caller]
+    pub fn restart(&mut self) {
+        // What is not ours does not replace the socket of who died.
+        let _gone_already = std::fs::remove_file(&self.socket);
+        let mut command = Command::new(&self.program);
+        command.args(&self.args);
+        self.process = Process::spawn(command);
+        wait_to_listen(&mut self.process, &self.socket);
     }
 
     /// The socket it listens on.
@@ -90,4 +108,17 @@ impl Backend {
     pub fn listens(&self) -> bool {
         UnixStream::connect(&self.socket).is_ok()
     }
+}
+
+#[track_caller]
+fn wait_to_listen(process: &mut Process, socket: &Path) {
+    wait_for("a backend's socket", || {
+        assert!(
+            process.is_running(),
+            "`{}` ended at once:\n{}",
+            process.command_line(),
+            process.stderr()
+        );
+        socket.exists().then_some(())
+    });
 }
