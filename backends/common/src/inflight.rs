@@ -172,6 +172,10 @@ impl InflightQueue {
     pub(crate) fn recover(&mut self, used: u16) -> Result<Recovered, InflightError> {
         match self.load::<u16>(VERSION_AT)? {
             0 => {
+                // A fresh one is all zeroes, or else what it says would be our successor's to do.
+                for head in 0..self.size {
+                    self.store(entry(head, INFLIGHT_IN_ENTRY), 0u8)?;
+                }
                 self.store(DESC_NUM_AT, self.size)?;
                 self.store(USED_IDX_AT, used)?;
                 self.store(VERSION_AT, VERSION)?;

@@ -50,6 +50,14 @@ fn a_fresh_record_leaves_the_position_to_the_front_end() {
 }
 
 #[test]
+fn a_fresh_record_that_is_not_empty_is_emptied() {
+    let region = region();
+    region.queue(1, SIZE).unwrap().take(3).unwrap();
+    assert_eq!(recover(&region, 7), (None, vec![]));
+    assert_eq!(recover(&region, 7), (Some(7), vec![]));
+}
+
+#[test]
 fn what_was_taken_is_resubmitted_in_its_order() {
     let region = region();
     taken(&region, 100, &[9, 3, 12, 0]);

@@ -22,6 +22,8 @@ mod device;
 mod early_enable;
 mod error;
 mod event;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 mod inflight;
 pub mod kill_point;
 mod listen;

@@ -5,6 +5,8 @@
 
 mod config_space;
 mod device;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 mod header;
 mod mac;
 mod offload;

@@ -1,0 +1,54 @@
+//! The devices whose requests are fuzzed. What is common to all is in the crates themselves.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use atoll_backend::{ConfigChange, Device, fuzz};
+use atoll_blk::Block;
+use atoll_console::Console;
+
+/// Small, so that many a sector number is within it.
+const DISK: u64 = 64 * 512;
+
+/// Requests to a disk: a ring, and memory with the requests in it.
+pub fn blk(data: &[u8]) {
+    static DEVICE: OnceLock<Block> = OnceLock::new();
+    let device = DEVICE.get_or_init(|| {
+        let path = scratch("disk");
+        File::create(&path).and_then(|file| file.set_len(DISK)).expect("a disk image");
+        let options = atoll_blk::Options {
+            blk_file: Some(path),
+            read_only: false,
+            serial: Some("FUZZ".into()),
+            num_queues: 1,
+            backend: Default::default(),
+        };
+        Block::open(&options).expect("a disk")
+    });
+    fuzz::serve_queue(data, device, 0);
+}
+
+/// Buffers for keys and output of a console: the first byte says of which queue.
+pub fn console(data: &[u8]) {
+    static DEVICE: OnceLock<Console> = OnceLock::new();
+    let device = DEVICE.get_or_init(|| {
+        let options = atoll_console::Options {
+            backend: Default::default(),
+            stdio: false,
+            pty: None,
+            unix: None,
+            file: Some("/dev/null".into()),
+        };
+        Console::open(&options, ConfigChange::default()).expect("a console")
+    });
+    if let Some((queue, data)) = data.split_first() {
+        fuzz::serve_queue(data, device, u16::from(queue & 1));
+        device.reset();
+    }
+}
+
+/// A path of this process's own, in memory.
+fn scratch(name: &str) -> PathBuf {
+    format!("/dev/shm/atoll-fuzz.{}.{name}", std::process::id()).into()
+}
