@@ -10,6 +10,7 @@ use std::sync::{Arc, OnceLock};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -66,6 +67,13 @@ impl<'a> Input<'a> {
 /// come with it, the high ones whether its frame is right), a length and a payload.
 pub fn session(data: &[u8]) {
     static END: OnceLock<Option<Arc<EndRequest>>> = OnceLock::new();
+    let prepare = || {
+        // As in any Rust program, which a fuzzer's is not.
+        // SAFETY: there is no handler to be wrong.
+        let _ignored = unsafe { signal(Signal::SIGPIPE, SigHandler::SigIgn) };
+        EndRequest::listen().ok()
+    };
+    let Some(end) = END.get_or_init(prepare) else { return };
     let Ok((front_end, connection)) = UnixStream::pair() else { return };
     let (Ok(memory), Ok(event)) = (shared_memory(), EventFd::from_flags(EfdFlags::EFD_NONBLOCK))
     else {
@@ -79,7 +87,6 @@ pub fn session(data: &[u8]) {
         }
     }
     let _closed = front_end.shutdown(std::net::Shutdown::Write);
-    let Some(end) = END.get_or_init(|| EndRequest::listen().ok()) else { return };
     let device: Arc<dyn Device> = Arc::new(Echo);
     let _served = serve::serve(&device, connection, &ConfigChange::default(), end);
 }
