@@ -110,7 +110,7 @@ impl Supervisor {
         };
         let (program, cause) = (child.program(), Cause(status).to_string());
         self.restarts.died(child.age(), now);
-        tracing::warn!("device {id}: {program} (pid {}) {}", child.pid(), happened(&cause));
+        tracing::info!("device {id}: {program} (pid {}) {}", child.pid(), happened(&cause));
         self.cause = Some(cause);
         self.kill_at = None;
         *occupant = Occupant { child: None, last: Some((program, status)) };

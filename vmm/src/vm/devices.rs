@@ -9,7 +9,7 @@ use super::events::{Event, Events};
 use crate::child::{Program, Seat, Starter, Supervisor};
 use crate::config::{BackendConfig, DeviceConfig, VmConfig, nearest};
 use crate::memory::GuestRam;
-use crate::vhost_user::{DeviceSpec, PeerSource, RemoteDevice, SocketPeer, Vmm};
+use crate::vhost_user::{DeviceSpec, PeerSource, RemoteDevice, SocketPeer, VhostUserError, Vmm};
 use crate::virtio::DeviceType;
 
 /// Devices in the order of their PCI slots.
@@ -52,14 +52,18 @@ impl Devices {
             .name("connect".to_owned())
             .spawn(connect)
             .map_err(|source| VmError::System { doing: "start a thread", source })?;
-        match events.wait_for_devices() {
-            None => Ok(None),
+        let result = match events.wait_for_devices() {
             Some(Ok(remotes)) => {
                 devices.remotes = remotes;
-                Ok(Some(devices))
+                return Ok(Some(devices));
             }
             Some(Err(error)) => Err(devices.blame(error)),
-        }
+            None => Ok(None),
+        };
+        // Those that were there already end by themselves rather than with us: one may have the
+        // terminal.
+        devices.stop();
+        result
     }
 
     /// The device as the front-end takes it; starts its process if it is ours.
@@ -144,11 +148,16 @@ impl Devices {
 
     /// The cause of a failed start: a backend of ours that ended has said on stderr why, which is
     /// more than that its socket was closed.
-    fn blame(self, error: VmError) -> VmError {
-        let ended = self.children.iter().find_map(|(id, seat)| {
-            let (program, status) = seat.ended(DYING)?;
-            (!status.success()).then(|| VmError::ChildEnded { id: id.clone(), program, status })
-        });
-        ended.unwrap_or(error)
+    fn blame(&self, error: VmError) -> VmError {
+        let VmError::VhostUser(VhostUserError::Device { id: failed, .. }) = &error else {
+            return error;
+        };
+        let child = self.children.iter().find(|(id, _)| id == failed);
+        match child.and_then(|(_, seat)| seat.ended(DYING)) {
+            Some((program, status)) if !status.success() => {
+                VmError::ChildEnded { id: failed.clone(), program, status }
+            }
+            _ => error,
+        }
     }
 }
