@@ -54,8 +54,11 @@ impl Guest {
     }
 
     /// The guest that `vmm` runs, whose first console listens, or will, on `socket`.
+    ///
+    /// # Panics
+    /// When the VMM ends before the console listens.
     #[track_caller]
-    pub(crate) fn attach(
+    pub fn attach(
         mut vmm: Process,
         socket: &Path,
         serial: PathBuf,

@@ -12,3 +12,4 @@ mod machine;
 mod network;
 mod scale;
 mod steady_state;
+mod systemd;
