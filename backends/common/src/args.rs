@@ -20,7 +20,8 @@ pub struct Args {
     #[arg(long, value_name = "PATH", conflicts_with = "fd")]
     pub socket_path: Option<PathBuf>,
 
-    /// Inherited descriptor: a socket connected to the front-end, or one that listens for it
+    /// Inherited descriptor: a socket connected to the front-end, or one that listens for it;
+    /// without either option it is the one that systemd passes to a unit with a socket (LISTEN_FDS)
     #[arg(long, value_name = "N")]
     pub fd: Option<RawFd>,
 

@@ -94,12 +94,29 @@ fn serve_until_stopped(
         }
         sleep(&wait, kick, stop)?;
     }
+    finish_resubmitted(vring, worker)?;
     worker.drain(vring)?;
     vring.call_if_wanted()?;
     if vring.in_flight() > 0 {
         tracing::error!("vring {} lost {} chains", vring.index(), vring.in_flight());
     }
     Ok(())
+}
+
+/// Does what a process before this one left in flight, as far as that can be done now: a ring that
+/// stops right after its start would else stop with it in flight (vhost-user, `GET_VRING_BASE`).
+fn finish_resubmitted(vring: &mut Vring, worker: &mut dyn Worker) -> Result<(), VringError> {
+    let mut left = vring.resubmitted();
+    while left > 0 {
+        vring.begin_round()?;
+        worker.serve(vring)?;
+        let now = vring.resubmitted();
+        if now >= left {
+            break;
+        }
+        left = now;
+    }
+    vring.check_memory()
 }
 
 /// Sleeps until something happens that `wait` names, or the loop is to stop.

@@ -191,6 +191,11 @@ impl Vring {
         self.in_flight
     }
 
+    /// How many chains a process before this one left in flight that were not taken up again.
+    pub(crate) fn resubmitted(&self) -> usize {
+        self.resubmit.len()
+    }
+
     /// The next chain that the driver made available, or `None` when there is no more now. So that
     /// a driver which never pauses can't keep a worker from returning, `None` also ends a round of
     /// many chains; the worker is then called again at once.

@@ -134,3 +134,16 @@ fn a_disk_that_does_what_is_done_again_is_found_out() {
     let mut lives = [(Step::Recorded, 10), (Step::Acted, 11), (Step::Settled, 9)].into_iter();
     assert!(lives.any(|(step, count)| work(step, count, Some(Mistake::Uncleared)).is_err()));
 }
+
+#[test]
+fn a_ring_that_stops_right_after_a_recovery_has_nothing_in_flight() {
+    for _ in 0..5 {
+        let mut work = Work::new(None);
+        assert!(work.run(Some((Step::Recorded, 5))).unwrap());
+        let _process = work.image.serve(&[]);
+        let mut device = work.survivor.attach(work.image.socket()).unwrap();
+        let base = device.stop_queue(&work.survivor.queue).unwrap();
+        assert!(base >= 5, "{base}");
+        assert_eq!(work.survivor.queue.ring().used_index().unwrap(), base);
+    }
+}
