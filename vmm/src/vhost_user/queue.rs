@@ -12,6 +12,7 @@
 
 use std::sync::atomic::Ordering;
 
+use virtio_bindings::virtio_ring::VRING_DESC_F_NEXT;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::replay::Contents;
@@ -28,9 +29,11 @@ const IDX_AT: u64 = 2;
 const ENTRIES_AT: u64 = 4;
 const AVAIL_ENTRY: u64 = 2;
 const USED_ENTRY: u64 = 8;
-/// A descriptor, and its length in it (§2.7.5).
+/// A descriptor, and in it its length, flags and next (§2.7.5).
 const DESCRIPTOR: u64 = 16;
 const LEN_AT: u64 = 8;
+const FLAGS_AT: u64 = 12;
+const NEXT_AT: u64 = 14;
 
 impl<'a> Queue<'a> {
     pub(super) fn new(memory: &'a GuestMemoryMmap, ring: &'a Ring) -> Self {
@@ -59,21 +62,24 @@ impl<'a> Queue<'a> {
         // The index first: what is before it was written before it.
         let avail_idx = self.avail_idx()?;
         let used_idx = self.used_idx()?;
-        let slots = 0..u64::from(self.ring.size);
-        let part = |base, offset, entry: u64| {
-            let at = move |slot: u64| entry.checked_mul(slot)?.checked_add(offset);
-            slots.clone().map(move |slot| Some((base, at(slot)?)))
+        let slots = || 0..u64::from(self.ring.size);
+        let at = |offset: u64, entry: u64, slot: u64| entry.checked_mul(slot)?.checked_add(offset);
+        let avail = |slot| self.u16_at(self.ring.avail, at(ENTRIES_AT, AVAIL_ENTRY, slot)?);
+        let used = |slot| self.u32_at(self.ring.used, at(ENTRIES_AT, USED_ENTRY, slot)?);
+        let length = |slot| self.u32_at(self.ring.desc, at(LEN_AT, DESCRIPTOR, slot)?);
+        let link = |slot| {
+            let flags = self.u16_at(self.ring.desc, at(FLAGS_AT, DESCRIPTOR, slot)?)?;
+            let next = self.u16_at(self.ring.desc, at(NEXT_AT, DESCRIPTOR, slot)?)?;
+            Some((u32::from(flags) & VRING_DESC_F_NEXT != 0).then_some(next))
         };
-        let avail = part(self.ring.avail, ENTRIES_AT, AVAIL_ENTRY)
-            .map(|at| at.and_then(|(base, at)| self.u16_at(base, at)))
-            .collect::<Option<_>>()?;
-        let used = part(self.ring.used, ENTRIES_AT, USED_ENTRY)
-            .map(|at| at.and_then(|(base, at)| self.u32_at(base, at)))
-            .collect::<Option<_>>()?;
-        let lengths = part(self.ring.desc, LEN_AT, DESCRIPTOR)
-            .map(|at| at.and_then(|(base, at)| self.u32_at(base, at)))
-            .collect::<Option<_>>()?;
-        Some(Contents { avail_idx, used_idx, avail, used, lengths })
+        Some(Contents {
+            avail_idx,
+            used_idx,
+            avail: slots().map(avail).collect::<Option<_>>()?,
+            used: slots().map(used).collect::<Option<_>>()?,
+            lengths: slots().map(length).collect::<Option<_>>()?,
+            links: slots().map(link).collect::<Option<_>>()?,
+        })
     }
 
     fn u16_at(&self, base: u64, offset: u64) -> Option<u16> {

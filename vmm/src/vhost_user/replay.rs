@@ -19,14 +19,15 @@
 //!    again only at c + 1 or later; and it has not. All those positions must be visible:
 //!    c + 1 ≥ avail_idx − N. Or
 //! 2. its descriptor has length zero: no request begins with nothing. So are descriptors that the
-//!    driver has never used.
+//!    driver has never used. Or
+//! 3. it is linked into the chain of a head that was given last at q, and not itself given after q.
+//!    The links of that chain were written when q was given, or later, when h belonged to no
+//!    request; to become a head after that it would have to be given after q.
 //!
 //! All outstanding heads are among those that are not free. If there are exactly d of these, they
-//! are outstanding, all of them. No head of the tail is free by 1, as its position is not before
-//! used_idx, and c is. So if the d heads of the tail differ and no other is left, the tail is what
-//! is outstanding. ∎ (Slots of a ring that is younger than N entries hold what was there before.
-//! They stand for positions before the first, where 1 is still true: each real position is after
-//! them.)
+//! are outstanding, all of them; and if each stands in the tail, which has d entries, they are the
+//! tail. ∎ (Slots of a ring that is younger than N entries hold what was there before. They stand for
+//! positions before the first, where all of this is still true: each real position is after them.)
 //!
 //! **Proof by order**, for devices that carry a stream (net, console, vsock) and so complete in the
 //! order in which they were given. Then what is outstanding is the tail, and what is left to check
@@ -41,7 +42,7 @@
     clippy::unreachable
 )]
 
-/// What the rings of one queue hold. The three lists have an entry for each descriptor.
+/// What the rings of one queue hold. The lists have an entry for each descriptor.
 #[derive(Clone, Debug)]
 pub(super) struct Contents {
     pub(super) avail_idx: u16,
@@ -52,6 +53,8 @@ pub(super) struct Contents {
     pub(super) used: Vec<u32>,
     /// Lengths of the descriptors.
     pub(super) lengths: Vec<u32>,
+    /// The descriptor that comes next in a chain, where one does.
+    pub(super) links: Vec<Option<u16>>,
 }
 
 /// Why it is not known what is outstanding.
@@ -69,8 +72,8 @@ pub(super) enum Unproven {
     /// More may be outstanding than are.
     #[error("{depth} requests are outstanding, and {candidates} may be the ones")]
     Ambiguous { depth: u16, candidates: usize },
-    /// A stream's device did not keep the order.
-    #[error("the requests before were done out of order")]
+    /// What is outstanding is not what was given last.
+    #[error("its requests were done out of order")]
     OutOfOrder,
 }
 
@@ -124,43 +127,80 @@ impl Contents {
     }
 }
 
-/// Where each head stands last in the available and the used ring, counted from `used_idx`.
-struct Heads(Vec<(Option<i32>, Option<i32>)>);
+/// What the rings say of one descriptor, by positions counted from `used_idx`.
+#[derive(Clone, Copy, Default)]
+struct Traces {
+    /// Where it stands last in the available ring.
+    given: Option<i32>,
+    /// Where it stands last in the used ring.
+    used: Option<i32>,
+    /// Where the head was given last that it is linked to.
+    linked: Option<i32>,
+}
+
+impl Traces {
+    /// Whether it can't be the head of an outstanding request. `visible`: the first position whose
+    /// successors are all visible in the available ring.
+    fn is_free(self, visible: i32) -> bool {
+        let not_given_after = |position| self.given.is_none_or(|given| given <= position);
+        self.used.is_some_and(|used| used >= visible && not_given_after(used))
+            || self.linked.is_some_and(not_given_after)
+    }
+}
+
+/// The traces of each descriptor.
+struct Heads(Vec<Traces>);
 
 impl Heads {
     fn of(contents: &Contents, depth: u16) -> Result<Self, Unproven> {
-        let mut heads = vec![(None, None); contents.avail.len()];
+        let mut heads = Self(vec![Traces::default(); contents.avail.len()]);
         let depth = i32::from(depth);
         let size = contents.size();
         for position in depth.saturating_sub(size)..depth {
             let head = contents.avail_at(position).unwrap_or_default();
             // A number that is no descriptor's is the driver's fault, and not outstanding.
-            let Some((given, _)) = heads.get_mut(usize::from(head)) else { continue };
-            if given.replace(position).is_some_and(|before| before >= 0) {
+            let Some(traces) = heads.0.get_mut(usize::from(head)) else { continue };
+            if traces.given.replace(position).is_some_and(|before| before >= 0) {
                 return Err(Unproven::Twice(head));
             }
         }
         for position in size.saturating_neg()..0 {
             let head = contents.used_at(position).and_then(|head| usize::try_from(head).ok());
-            if let Some((_, used)) = head.and_then(|head| heads.get_mut(head)) {
-                *used = Some(position);
+            if let Some(traces) = head.and_then(|head| heads.0.get_mut(head)) {
+                traces.used = Some(position);
             }
         }
-        Ok(Self(heads))
+        for head in 0..contents.links.len() {
+            heads.follow(contents, head);
+        }
+        Ok(heads)
+    }
+
+    /// Marks what is linked to `head`.
+    fn follow(&mut self, contents: &Contents, head: usize) {
+        let Some(given) = self.0.get(head).and_then(|traces| traces.given) else { return };
+        let mut at = head;
+        // A chain that loops is the driver's fault, and has an end here.
+        for _ in 0..contents.links.len() {
+            let Some(next) = contents.links.get(at).copied().flatten() else { return };
+            at = usize::from(next);
+            let Some(traces) = self.0.get_mut(at) else { return };
+            traces.linked = traces.linked.max(Some(given));
+        }
     }
 
     fn account(&self, contents: &Contents, depth: u16) -> Result<(), Unproven> {
-        // The first position whose successors are all visible in the available ring.
         let visible = i32::from(depth).saturating_sub(contents.size()).saturating_sub(1);
-        let is_free = |&(given, used): &(Option<i32>, Option<i32>)| {
-            used.is_some_and(|used| used >= visible && given.is_none_or(|given| given <= used))
-        };
-        let candidates = self.0.iter().zip(&contents.lengths);
-        let candidates = candidates.filter(|(head, len)| **len != 0 && !is_free(head)).count();
-        if candidates == usize::from(depth) {
-            Ok(())
-        } else {
-            Err(Unproven::Ambiguous { depth, candidates })
+        let heads = self.0.iter().zip(&contents.lengths);
+        let candidates: Vec<_> =
+            heads.filter(|(head, len)| **len != 0 && !head.is_free(visible)).collect();
+        if candidates.len() != usize::from(depth) {
+            return Err(Unproven::Ambiguous { depth, candidates: candidates.len() });
+        }
+        let in_tail = |head: &Traces| head.given.is_some_and(|given| given >= 0);
+        match candidates.iter().all(|(head, _)| in_tail(head)) {
+            true => Ok(()),
+            false => Err(Unproven::OutOfOrder),
         }
     }
 }
