@@ -46,9 +46,9 @@ struct Server {
 
 /// Kills them all and prints the table.
 pub(crate) fn measure() -> Result<ExitCode> {
-    let mut rows = Vec::new();
+    println!("longest latency of a read around a kill -9, s ({KILLS} kills)");
+    println!("{:<48}{:>6}{:>10}{:>10}{:>10}", "", "depth", "least", "median", "most");
     for pair in PAIRS {
-        eprintln!("{}", pair.name());
         let (root, data, scratch) = (Image::debian(), Image::patterned(64 * MIB), Scratch::new());
         let mut server = Server { pair, socket: scratch.join("disk"), process: None };
         server.start(data.path());
@@ -58,24 +58,18 @@ pub(crate) fn measure() -> Result<ExitCode> {
             for _ in 0..KILLS {
                 stalls.push(stall(&mut guest, &mut server, data.path(), depth)?);
             }
-            stalls.sort_by(f64::total_cmp);
-            rows.push((pair, depth, stalls));
+            row(pair.name(), depth, &mut stalls);
         }
         guest.power_off();
     }
-    println!("\nlongest latency of a read around a kill -9, s ({KILLS} kills)");
-    println!("{:<44}{:>6}{:>10}{:>10}{:>10}", "", "depth", "least", "median", "most");
-    for (pair, depth, stalls) in rows {
-        let at = |index: usize| stalls.get(index).copied().unwrap_or(f64::NAN);
-        println!(
-            "{:<44}{depth:>6}{:>10.2}{:>10.2}{:>10.2}",
-            pair.name(),
-            at(0),
-            at(KILLS / 2),
-            at(KILLS - 1)
-        );
-    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn row(name: &str, depth: u32, stalls: &mut [f64]) {
+    stalls.sort_by(f64::total_cmp);
+    let at = |index: usize| stalls.get(index).copied().unwrap_or(f64::NAN);
+    let (least, median, most) = (at(0), at(KILLS / 2), at(KILLS - 1));
+    println!("{name:<48}{depth:>6}{least:>10.2}{median:>10.2}{most:>10.2}");
 }
 
 /// The longest latency while the process is killed once.
