@@ -11,6 +11,7 @@ use vm_memory::GuestMemoryMmap;
 
 use super::error::VhostUserError;
 use super::life::Life;
+use super::loudness::Loudness;
 use super::mailbox::{Command, Mailbox, Outcome};
 use super::memory::Table;
 use super::offer::Offer;
@@ -112,6 +113,8 @@ impl RemoteDevice {
             retry_at: None,
             failures: 0,
             refused: None,
+            losses: Loudness::default(),
+            returns: Loudness::default(),
             reattaching: None,
         };
         let thread = thread::Builder::new()

@@ -11,6 +11,7 @@ mod error;
 mod handover;
 mod inflight;
 mod life;
+mod loudness;
 mod mailbox;
 mod memory;
 mod offer;

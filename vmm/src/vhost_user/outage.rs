@@ -77,11 +77,14 @@ impl DeviceThread {
             notes.peer = self.peer.clone();
         }
         self.record.look_at_queues();
-        warn!(
-            "device {} ({}) {text}; it is looked for; the guest and its other devices go on",
-            self.record.id,
-            self.device_type.name()
+        let device_type = self.device_type.name();
+        let told = format!(
+            "device {} ({device_type}) {text}; it is looked for; the guest and its other devices go on",
+            self.record.id
         );
+        self.losses.tell(now, &told);
+        // What it said of a ring is over with it.
+        self.broken.drain();
         self.tell(EventKind::Lost, from, &text);
         if self.outage.is_none() {
             self.outage = Some(Outage { why: text, stage: None, until: None, paused: false });
@@ -289,7 +292,8 @@ impl DeviceThread {
             DeviceState::Active => format!("goes on with the back-end at {}", self.peer),
             _ => format!("has a back-end again, at {}", self.peer),
         };
-        warn!("device {} ({}) {text}", self.record.id, self.device_type.name());
+        let told = format!("device {} ({}) {text}", self.record.id, self.device_type.name());
+        self.returns.tell(Instant::now(), &told);
         self.tell(EventKind::Recovered, from, &text);
         self.answer_reattach(Ok(()));
     }

@@ -12,6 +12,7 @@ use tracing::{debug, info};
 use super::error::VhostUserError;
 use super::inflight::Inflight;
 use super::life::{Effect, Event, Life};
+use super::loudness::Loudness;
 use super::mailbox::{Command, Mailbox, Outcome};
 use super::memory::Table;
 use super::offer::Offer;
@@ -66,6 +67,9 @@ pub(super) struct DeviceThread {
     pub(super) failures: u32,
     /// Why the last one was refused; it may be met again and again.
     pub(super) refused: Option<String>,
+    /// How loud its losses and returns are.
+    pub(super) losses: Loudness,
+    pub(super) returns: Loudness,
     /// Who waits for a back-end to be attached anew.
     pub(super) reattaching: Option<Sender<Outcome>>,
 }
