@@ -35,6 +35,8 @@ pub struct Child {
     program: &'static str,
     process: std::process::Child,
     started: Instant,
+    /// When it was first found to have ended.
+    ended: Option<Instant>,
 }
 
 impl Child {
@@ -63,7 +65,7 @@ impl Child {
         let process = command
             .spawn()
             .map_err(|source| ChildError::Spawn { program: program.path.clone(), source })?;
-        Ok((Self { program: name, process, started: Instant::now() }, ours))
+        Ok((Self { program: name, process, started: Instant::now(), ended: None }, ours))
     }
 
     /// The program's name.
@@ -76,9 +78,9 @@ impl Child {
         self.process.id()
     }
 
-    /// How long ago it was started.
+    /// How long it has lived.
     pub(super) fn age(&self) -> Duration {
-        self.started.elapsed()
+        self.ended.unwrap_or_else(Instant::now).saturating_duration_since(self.started)
     }
 
     /// How it ended, if it has. Waits up to `patience` for it, as a dying process closes its
@@ -87,7 +89,10 @@ impl Child {
         let deadline = Instant::now() + patience;
         loop {
             match self.process.try_wait() {
-                Ok(Some(status)) => return Some(status),
+                Ok(Some(status)) => {
+                    self.ended.get_or_insert_with(Instant::now);
+                    return Some(status);
+                }
                 Ok(None) if Instant::now() < deadline => thread::sleep(LOOK),
                 Ok(None) | Err(_) => return None,
             }

@@ -43,11 +43,11 @@ fn early_deaths_double_the_wait_up_to_five_seconds() {
 }
 
 #[test]
-fn a_backend_that_dies_of_every_start_is_given_up_within_a_minute() {
+fn a_backend_that_dies_of_every_start_is_given_up_after_half_a_minute() {
     let (waits, given_up, lasted) = dying(Duration::from_millis(50), 1000);
     assert!(given_up);
-    assert_eq!(waits.len(), LIMIT - 1);
-    assert!(lasted < Duration::from_secs(60), "{lasted:?}");
+    assert_eq!(waits.len(), 14);
+    assert!(lasted < Duration::from_secs(40), "{lasted:?}");
 }
 
 #[test]
@@ -57,15 +57,14 @@ fn a_backend_that_is_killed_twice_a_second_is_never_given_up() {
 }
 
 #[test]
-fn one_healthy_life_forgets_all_early_deaths() {
-    let mut now = Instant::now();
+fn one_start_that_went_well_forgets_those_that_did_not() {
+    let now = Instant::now();
     let mut restarts = Restarts::new();
     for _ in 0..LIMIT - 1 {
         restarts.died(Duration::ZERO, now);
     }
-    assert_eq!(restarts.early_deaths(), LIMIT - 1);
-    now += Duration::from_secs(20);
+    assert_eq!(restarts.failed_starts(), LIMIT - 1);
     restarts.died(Duration::from_secs(10), now);
     assert_eq!(restarts.next(now), Next::Wait(Duration::from_millis(10)));
-    assert_eq!(restarts.early_deaths(), 0);
+    assert_eq!(restarts.failed_starts(), 0);
 }

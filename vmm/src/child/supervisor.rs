@@ -25,7 +25,14 @@ const DYING: Duration = Duration::from_millis(50);
 
 /// The process of a device, for those who want to see it ended: shared with its [`Supervisor`].
 #[derive(Clone, Debug, Default)]
-pub struct Seat(Arc<Mutex<Occupant>>);
+pub struct Seat(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    occupant: Mutex<Occupant>,
+    /// Held while the process is seen off, which may take long. Before the other, if both.
+    clearing: Mutex<()>,
+}
 
 #[derive(Debug, Default)]
 struct Occupant {
@@ -36,22 +43,34 @@ struct Occupant {
 
 impl Seat {
     fn lock(&self) -> MutexGuard<'_, Occupant> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.occupant.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn clearing(&self) -> MutexGuard<'_, ()> {
+        self.0.clearing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sees its process ended, whose connection has gone: by itself, else by SIGTERM, else at once.
     pub fn clear(&self) {
-        // Locked for all that time: whoever else wants it ended has to wait as well.
-        let mut occupant = self.lock();
-        let Some(mut child) = occupant.child.take() else { return };
+        // Whoever else wants it ended has to wait as well.
+        let _clearing = self.clearing();
+        let Some(mut child) = self.lock().child.take() else { return };
         match child.ended(LEAVING) {
-            Some(status) => occupant.last = Some((child.program(), status)),
+            Some(status) => self.lock().last = Some((child.program(), status)),
             None => child.stop(PATIENCE),
+        }
+    }
+
+    /// Looks whether its process has ended, so that it is known when.
+    pub fn look(&self) {
+        if let Some(child) = self.lock().child.as_mut() {
+            let _runs_on = child.ended(Duration::ZERO);
         }
     }
 
     /// How its process ended, if it does within `patience`: the program and its status.
     pub fn ended(&self, patience: Duration) -> Option<(&'static str, ExitStatus)> {
+        let _cleared = self.clearing();
         let mut occupant = self.lock();
         match occupant.child.as_mut() {
             Some(child) => child.ended(patience).map(|status| (child.program(), status)),
@@ -109,8 +128,14 @@ impl Supervisor {
             return Err(format!("{} (pid {}) has not ended yet", child.program(), child.pid()));
         };
         let (program, cause) = (child.program(), Cause(status).to_string());
-        self.restarts.died(child.age(), now);
-        tracing::info!("device {id}: {program} (pid {}) {}", child.pid(), happened(&cause));
+        let age = child.age();
+        self.restarts.died(age, now);
+        let lived = age.as_millis();
+        tracing::info!(
+            "device {id}: {program} (pid {}) {} after {lived} ms",
+            child.pid(),
+            happened(&cause)
+        );
         self.cause = Some(cause);
         self.kill_at = None;
         *occupant = Occupant { child: None, last: Some((program, status)) };
@@ -121,6 +146,8 @@ impl Supervisor {
         let (child, stream) = self.starter.start(&self.program)?;
         tracing::info!("device {id}: started {} (pid {})", child.program(), child.pid());
         self.seat.lock().child = Some(child);
+        // The kernel may have told of its end before it was there to be looked at.
+        self.seat.look();
         Ok(stream)
     }
 
@@ -146,9 +173,8 @@ impl PeerSource for Supervisor {
         let error = match self.restarts.next(Instant::now()) {
             Next::Wait(retry) => return Ok(Attempt::NotYet { retry, why: self.why() }),
             Next::GiveUp => {
-                let deaths = self.restarts.early_deaths();
-                let why =
-                    format!("{}, and {deaths} times in a minute soon after its start", self.why());
+                let starts = self.restarts.failed_starts();
+                let why = format!("{}, as at {starts} starts in a row", self.why());
                 // Whoever asks once more wants it tried once more.
                 self.restarts = Restarts::new();
                 return Ok(Attempt::GivenUp { why });

@@ -137,6 +137,14 @@ impl Devices {
         });
     }
 
+    /// Notes which of our backends have ended: how long one has lived says how soon it is started
+    /// again.
+    pub(super) fn look_at_children(&self) {
+        for (_id, seat) in &self.children {
+            seat.look();
+        }
+    }
+
     /// At the same time, so that one hung backend costs its own deadline and no other's.
     fn for_each(&self, act: fn(&RemoteDevice)) {
         thread::scope(|scope| {

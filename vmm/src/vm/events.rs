@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use super::controls::Controls;
-use super::devices::Remotes;
+use super::devices::{Devices, Remotes};
 use super::error::VmError;
 use super::machine::Machine;
 use super::signals;
@@ -18,6 +18,8 @@ pub(super) enum Event {
     Guest(Exit),
     /// Somebody wants the machine to end.
     Signal(Signal),
+    /// A backend of ours may have ended.
+    Child,
     /// Somebody presses the guest's power button.
     PowerButton,
     /// A device's policy ends the machine.
@@ -53,8 +55,12 @@ impl Events {
         let (sender, receiver) = channel();
         let signalled = sender.clone();
         signals::watch(move |signal| {
+            let event = match signal {
+                Signal::SIGCHLD => Event::Child,
+                signal => Event::Signal(signal),
+            };
             // Fails only when the main thread is past caring.
-            let _ended = signalled.send(Event::Signal(signal));
+            let _ended = signalled.send(event);
         })
         .map_err(|source| VmError::System { doing: "watch for signals", source })?;
         Ok(Self { sender, receiver })
@@ -82,7 +88,7 @@ impl Events {
                 Ok(Event::DeviceStop { id, why }) => {
                     return Some(Err(VmError::DeviceStop { id, why }));
                 }
-                Ok(Event::PowerButton | Event::Guest(_)) => {}
+                Ok(Event::Child | Event::PowerButton | Event::Guest(_)) => {}
             }
         }
     }
@@ -94,6 +100,7 @@ impl Events {
         machine: &Machine,
         grace: Option<Duration>,
         controls: &Controls,
+        devices: &Devices,
     ) -> End {
         let mut pressed = false;
         let mut deadline: Option<Instant> = None;
@@ -114,6 +121,7 @@ impl Events {
                     deadline = grace.and_then(|grace| Instant::now().checked_add(grace));
                 }
                 Ok(Event::Signal(_)) => return End::Stopped("by a second signal"),
+                Ok(Event::Child) => devices.look_at_children(),
                 Ok(Event::PowerButton) => {
                     controls.pressed("the user");
                     machine.press_power_button();

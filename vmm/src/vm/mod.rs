@@ -89,7 +89,7 @@ fn boots(
         if std::mem::take(&mut first) {
             service::ready();
         }
-        let end = events.wait_for_end(&machine, parts.config.grace, controls);
+        let end = events.wait_for_end(&machine, parts.config.grace, controls, &parts.devices);
         controls.halted();
         machine.stop_vcpus();
         match end {
