@@ -10,5 +10,6 @@ mod independent;
 #[cfg(debug_assertions)]
 mod kill_points;
 mod lifecycle;
+mod memory;
 mod recovery;
 mod requests;

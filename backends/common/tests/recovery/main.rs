@@ -5,6 +5,8 @@
 //! together, because it is then that nothing but the record tells what is left to do. The tests
 //! prove their worth on devices that make mistakes in keeping it.
 
+// Only a debug build can be told where to die.
+#![cfg(debug_assertions)]
 #![expect(clippy::panic, clippy::unwrap_used, reason = "tests say what they expect by panicking")]
 
 mod ledger;
