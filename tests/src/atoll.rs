@@ -116,6 +116,16 @@ impl Builder {
     /// When the VMM ends before the guest has a console.
     #[track_caller]
     pub fn launch(self) -> Guest {
+        self.launch_behind(|_| {})
+    }
+
+    /// Like [`launch`](Self::launch), with something to do before the guest's console is there,
+    /// which is not before all of its backends are.
+    ///
+    /// # Panics
+    /// When the VMM ends before the guest has a console.
+    #[track_caller]
+    pub fn launch_behind(self, act: impl FnOnce(&mut Process)) -> Guest {
         let scratch = Scratch::new();
         let (serial, socket) = (scratch.join("serial"), scratch.join("hvc0"));
         let cpus = self.cpus.to_string();
@@ -130,6 +140,8 @@ impl Builder {
         args.extend(["--console".into(), format!("socket={},id=shell", socket.display()).into()]);
         args.extend(self.devices);
         args.extend(self.options);
-        Guest::attach(Process::ours("atoll", args), &socket, serial, scratch)
+        let mut vmm = Process::ours("atoll", args);
+        act(&mut vmm);
+        Guest::attach(vmm, &socket, serial, scratch)
     }
 }

@@ -32,6 +32,7 @@ pub mod console;
 pub mod fake_backend;
 pub mod guest;
 pub mod image;
+pub mod load;
 pub mod network;
 pub mod payload;
 pub mod peer;

@@ -34,6 +34,13 @@ impl Builder {
         builder.arg("-device", format!("vhost-user-blk-pci,chardev={id}"))
     }
 
+    /// Adds a disk that an `atoll-blk` serves on `socket`, and looks for it again when it is lost.
+    pub fn reconnecting_disk(self, socket: &Path) -> Self {
+        let (mut builder, id) = self.chardev(socket);
+        builder.args.last_mut().into_iter().for_each(|chardev| chardev.push_str(",reconnect=1"));
+        builder.arg("-device", format!("vhost-user-blk-pci,chardev={id},num-queues=1"))
+    }
+
     /// Adds a network card that an `atoll-net` serves on `socket`.
     pub fn net(self, socket: &Path) -> Self {
         let (builder, id) = self.chardev(socket);

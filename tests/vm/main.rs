@@ -10,6 +10,7 @@ mod interop;
 mod lifecycle;
 mod machine;
 mod network;
+mod recovery;
 mod scale;
 mod steady_state;
 mod systemd;
