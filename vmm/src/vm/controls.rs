@@ -162,9 +162,9 @@ impl Vmm for Controls {
         self.tell_change(&change, &holder);
     }
 
-    fn stop(&self, id: &str, why: &str) {
-        // Fails only when the main thread is past caring.
-        let _ended = self.main.send(Event::DeviceStop { id: id.to_owned(), why: why.to_owned() });
+    fn stop(&self, _id: &str, why: &str) {
+        // The sentence names the device. Fails only when the main thread is past caring.
+        let _ended = self.main.send(Event::DeviceStop(why.to_owned()));
     }
 
     fn event(&self, event: DeviceEvent) {

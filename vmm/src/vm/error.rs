@@ -75,13 +75,8 @@ pub enum VmError {
         status: ExitStatus,
     },
     /// A device without its backend ends the machine, as its policy says.
-    #[error("device {id}: {why}")]
-    DeviceStop {
-        /// The device.
-        id: String,
-        /// Why.
-        why: String,
-    },
+    #[error("{0}")]
+    DeviceStop(String),
     /// See [`SocketError`].
     #[error(transparent)]
     ControlSocket(#[from] SocketError),

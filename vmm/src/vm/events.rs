@@ -22,13 +22,8 @@ pub(super) enum Event {
     Child,
     /// Somebody presses the guest's power button.
     PowerButton,
-    /// A device's policy ends the machine.
-    DeviceStop {
-        /// The device.
-        id: String,
-        /// Why.
-        why: String,
-    },
+    /// A device's policy ends the machine, for this reason.
+    DeviceStop(String),
     /// Every device has its backend, or one can't.
     Connected(Box<Result<Remotes, VmError>>),
 }
@@ -85,9 +80,7 @@ impl Events {
             match self.receiver.recv() {
                 Ok(Event::Connected(result)) => return Some(*result),
                 Ok(Event::Signal(_)) | Err(_) => return None,
-                Ok(Event::DeviceStop { id, why }) => {
-                    return Some(Err(VmError::DeviceStop { id, why }));
-                }
+                Ok(Event::DeviceStop(why)) => return Some(Err(VmError::DeviceStop(why))),
                 Ok(Event::Child | Event::PowerButton | Event::Guest(_)) => {}
             }
         }
@@ -126,9 +119,7 @@ impl Events {
                     controls.pressed("the user");
                     machine.press_power_button();
                 }
-                Ok(Event::DeviceStop { id, why }) => {
-                    return End::Device(VmError::DeviceStop { id, why });
-                }
+                Ok(Event::DeviceStop(why)) => return End::Device(VmError::DeviceStop(why)),
                 Ok(Event::Connected(_)) => {}
                 Err(RecvTimeoutError::Timeout) => return End::Stopped("when --grace had passed"),
                 // Never, as `self` holds a sender.
