@@ -229,6 +229,25 @@ fn a_request_that_may_be_stuck_since_long_is_not_overlooked() {
 }
 
 #[test]
+fn a_descriptor_that_was_done_may_have_been_given_again_where_the_ring_shows_it_no_more() {
+    let mut model = Model::new(4, 0, 0);
+    model.give(0);
+    model.use_(0);
+    // Head 0 once more, and stuck from now on.
+    model.give(0);
+    for skip in [0, 0, 1] {
+        model.give(skip);
+        model.use_(1);
+    }
+    model.give(1);
+    assert_eq!(model.outstanding, [[0], [1]]);
+    assert!(!model.contents.avail.contains(&0), "the used ring still has it, this one has not");
+    assert!(model.contents.used.contains(&0));
+    assert!(!model.tail_is_outstanding());
+    assert_eq!(prove(&model.contents, false), Err(Unproven::Ambiguous { depth: 2, candidates: 3 }));
+}
+
+#[test]
 fn a_full_ring_leaves_no_doubt() {
     let mut model = Model::new(8, 40, 5);
     for _ in 0..100 {
