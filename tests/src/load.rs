@@ -21,13 +21,13 @@ pub struct Fio {
 }
 
 impl Fio {
-    /// Starts on `device` with `jobs` at a time, 32 requests deep each.
+    /// Starts on `device` with `jobs` at a time, each `depth` requests deep.
     #[track_caller]
-    pub fn start(guest: &mut Guest, device: &str, jobs: u32) -> Self {
+    pub fn start(guest: &mut Guest, device: &str, jobs: u32, depth: u32) -> Self {
         guest.check("rm -f /tmp/stop /tmp/over /tmp/failed /tmp/rounds");
         let fio = format!(
             "busybox chroot /mnt fio --name=verify --filename={device} --rw=randrw --bs=4k \
-             --size=2M --offset_increment=4M --numjobs={jobs} --iodepth=32 --ioengine=libaio \
+             --size=2M --offset_increment=4M --numjobs={jobs} --iodepth={depth} --ioengine=libaio \
              --direct=1 --verify=crc32c --verify_fatal=1 --verify_state_save=0 --group_reporting \
              --randseed=$n"
         );

@@ -4,6 +4,7 @@
 //! `ATOLL_KILLS` has more kills than a run of all tests has time for.
 
 mod disk;
+mod peers;
 mod streams;
 
 use std::time::Duration;

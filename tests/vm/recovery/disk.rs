@@ -10,9 +10,9 @@ use atoll_tests::image::{Image, MIB};
 use atoll_tests::load::{self, Fio};
 use atoll_tests::process::{run, tool};
 use atoll_tests::require;
-use atoll_tests::requirement::Requirement::{Artifact, Root, StockKvm};
+use atoll_tests::requirement::Requirement::{Artifact, Program, Root, StockKvm};
 use atoll_tests::scratch::Scratch;
-use atoll_tests::{program, wait_for};
+use atoll_tests::{artifacts, program, qemu, wait_for};
 use nix::sys::signal::Signal;
 
 use super::{check_no_complaint, kill_again_and_again, kills, with_tools};
@@ -31,7 +31,7 @@ fn fio_finds_every_byte_right_while_its_disk_s_process_dies_hangs_and_is_replace
     load::prepare(&mut guest);
     assert_eq!(guest.check("ls /sys/block/vdb/mq | wc -l"), "2");
 
-    let fio = Fio::start(&mut guest, "/dev/vdb", 2);
+    let fio = Fio::start(&mut guest, "/dev/vdb", 2, 32);
     kill_again_and_again(&mut backend, kills(10));
     for round in 0..3 {
         backend.process().signal(Signal::SIGSTOP);
@@ -59,7 +59,7 @@ fn fio_finds_every_byte_right_while_its_disk_moves_from_one_process_to_another()
     let mut guest =
         with_tools().device("blk", one.socket(), ",id=data").option("--control", &control).boot();
     load::prepare(&mut guest);
-    let fio = Fio::start(&mut guest, "/dev/vdb", 1);
+    let fio = Fio::start(&mut guest, "/dev/vdb", 1, 32);
     for round in 0..6 {
         std::thread::sleep(Duration::from_millis(500));
         let to = if round % 2 == 0 { &two } else { &one };
@@ -121,5 +121,30 @@ fn a_disk_may_come_late_be_away_for_a_reboot_and_be_removed_and_found_again_whil
         (guest.run("[ -e /tmp/found ] && [ -e /dev/vda ]").status == 0).then_some(())
     });
     assert_eq!(guest.check("md5sum < /dev/vda"), sum, "after removal and rescan");
+    guest.power_off();
+}
+
+#[test]
+fn fio_finds_every_byte_right_under_qemu_while_atoll_blk_is_killed() {
+    require!(Program("qemu-system-x86_64"), StockKvm, Root, Artifact("root.ext4"));
+    let image = Image::blank(16 * MIB);
+    let mut backend = Backend::blk(&image, &[]);
+    let root = artifacts::get("root.ext4");
+    let mut guest = qemu::builder()
+        .arg("-drive", format!("if=none,id=tools,format=raw,readonly=on,file={}", root.display()))
+        .arg("-device", "virtio-blk-pci,drive=tools".to_owned())
+        .reconnecting_disk(backend.socket())
+        .boot();
+    load::prepare(&mut guest);
+    let fio = Fio::start(&mut guest, "/dev/vdb", 1, 32);
+    for _ in 0..kills(10).div_ceil(4) {
+        std::thread::sleep(Duration::from_millis(400));
+        backend.kill();
+        backend.restart();
+        // QEMU looks for it once a second, and gives up for good when it is lost in between.
+        std::thread::sleep(Duration::from_millis(2500));
+    }
+    assert!(fio.finish(&mut guest) > 0);
+    check_no_complaint(&mut guest);
     guest.power_off();
 }

@@ -14,7 +14,7 @@ use atoll_tests::{PATIENCE, wait_for};
 
 use super::{kill_again_and_again, kills};
 
-const TRANSFER: usize = 24 << 20;
+const TRANSFER: usize = 8 << 20;
 
 #[test]
 fn tcp_streams_and_a_console_survive_the_deaths_of_their_processes() {
@@ -36,7 +36,7 @@ fn tcp_streams_and_a_console_survive_the_deaths_of_their_processes() {
         "(nc {} {port} < /dev/null | md5sum > /tmp/sum; touch /tmp/over) > /dev/null 2>&1 &",
         tap.host()
     ));
-    kill_again_and_again(&mut net, kills(10));
+    kill_again_and_again(&mut net, kills(6));
     wait_for("the end of the stream", || {
         std::thread::sleep(Duration::from_millis(300));
         (guest.run("[ -e /tmp/over ]").status == 0).then_some(())
@@ -46,11 +46,11 @@ fn tcp_streams_and_a_console_survive_the_deaths_of_their_processes() {
 
     let (port, heard) = tap.hear_from_guest();
     guest.check(&format!(
-        "dd if=/dev/urandom of=/tmp/a bs=1M count=8 2> /dev/null; md5sum < /tmp/a > /tmp/sum; \
+        "dd if=/dev/urandom of=/tmp/a bs=1M count=4 2> /dev/null; md5sum < /tmp/a > /tmp/sum; \
          (nc {} {port} < /tmp/a) > /dev/null 2>&1 &",
         tap.host()
     ));
-    kill_again_and_again(&mut net, kills(10).div_ceil(2));
+    kill_again_and_again(&mut net, kills(6).div_ceil(2));
     let heard = heard.join().expect("the host's receiver");
     let heard = format!("{}  -", md5(&scratch.write("heard", heard)));
     assert_eq!(guest.check("cat /tmp/sum"), heard, "from the guest to the host");
