@@ -1,19 +1,24 @@
 //! The block device as the shared crate sees it: identity, configuration space, queues.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use atoll_backend::{ConfigRefused, Device, DeviceError, Identity, Worker};
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_FLUSH;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
-use crate::image::{Image, ImageError};
+use crate::image::{Claim, Image, ImageError};
 use crate::options::Options;
 use crate::space;
 use crate::worker::{BlockQueue, ID_LEN};
 
 /// A disk.
+///
+/// It claims its image while rings run and while no front-end is there. When a front-end has stopped
+/// the rings and stays, it may start them at another process, which then takes the image over.
 pub struct Block {
     image: Arc<Image>,
+    /// The claim on the image while no front-end is there.
+    idle_claim: Mutex<Option<Claim>>,
     id: [u8; ID_LEN],
     queues: u16,
 }
@@ -25,12 +30,13 @@ impl Block {
     /// [`ImageError`] when it can't serve as one.
     pub fn open(options: &Options) -> Result<Self, ImageError> {
         let path = options.blk_file.as_deref().unwrap_or("".as_ref());
-        let image = Image::open(path, options.read_only)?;
+        let image = Arc::new(Image::open(path, options.read_only)?);
+        let claim = if options.takeover { None } else { Some(image.claim()?) };
         let mut id = [0; ID_LEN];
         // The option's length is checked; a shorter serial number ends with a zero.
         let serial = options.serial.iter().flat_map(|serial| serial.bytes());
         id.iter_mut().zip(serial).for_each(|(byte, given)| *byte = given);
-        Ok(Self { image: Arc::new(image), id, queues: options.num_queues })
+        Ok(Self { image, idle_claim: Mutex::new(claim), id, queues: options.num_queues })
     }
 }
 
@@ -56,12 +62,25 @@ impl Device for Block {
     }
 
     fn open_queue(&self, _index: u16, features: u64) -> Result<Box<dyn Worker>, DeviceError> {
+        let claim = self.image.claim()?;
+        // From here on the queues' own claims count.
+        self.idle_claim.lock().unwrap_or_else(PoisonError::into_inner).take();
         Ok(Box::new(BlockQueue {
             image: Arc::clone(&self.image),
+            _claim: claim,
             id: self.id,
             flush_writes: features & 1 << VIRTIO_BLK_F_FLUSH == 0,
         }))
     }
 
-    fn reset(&self) {}
+    fn reset(&self) {
+        let mut idle = self.idle_claim.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.is_none() {
+            match self.image.claim() {
+                Ok(claim) => *idle = Some(claim),
+                // It has been taken over.
+                Err(error) => tracing::info!("{error}"),
+            }
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! A disk image: opened, checked and locked; read, written and made durable by the sector range
+//! A disk image: opened, checked and claimed; read, written and made durable by the sector range
 //! that the caller has checked. It knows no virtio.
 
 use std::fs::{File, FileType, OpenOptions};
@@ -6,6 +6,7 @@ use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use atoll_backend::{Reader, Writer};
 
@@ -60,13 +61,29 @@ pub enum ImageError {
     Lock(#[from] LockError),
 }
 
-/// An open disk image, locked against other users for as long as it is open.
+/// An open disk image, locked against other users for as long as there is a [`Claim`] on it.
 #[derive(Debug)]
 pub(crate) struct Image {
     file: File,
     path: PathBuf,
     len: u64,
     read_only: bool,
+    /// How many claims there are.
+    claims: Mutex<u32>,
+}
+
+/// A claim on an image: no other user gets the lock on it while there is one.
+#[derive(Debug)]
+pub(crate) struct Claim(Arc<Image>);
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let mut claims = self.0.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        *claims = claims.saturating_sub(1);
+        if *claims == 0 {
+            lock::unlock(&self.0.file);
+        }
+    }
 }
 
 impl Image {
@@ -95,8 +112,17 @@ impl Image {
         if !len.is_multiple_of(SECTOR) {
             return Err(ImageError::Misaligned { path: path.into(), len });
         }
-        lock::lock(&file, path, read_only)?;
-        Ok(Self { file, path: path.into(), len, read_only })
+        Ok(Self { file, path: path.into(), len, read_only, claims: Mutex::default() })
+    }
+
+    /// Claims the image, which fails while somebody else has it. Claims of this process share it.
+    pub(crate) fn claim(self: &Arc<Self>) -> Result<Claim, LockError> {
+        let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+        if *claims == 0 {
+            lock::lock(&self.file, &self.path, self.read_only)?;
+        }
+        *claims = claims.saturating_add(1);
+        Ok(Claim(Arc::clone(self)))
     }
 
     pub(crate) fn path(&self) -> &Path {

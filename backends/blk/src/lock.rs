@@ -50,9 +50,26 @@ fn by(holder: Option<u32>) -> String {
     holder.map(|pid| format!(" by process {pid}")).unwrap_or_default()
 }
 
-/// Locks `file` for reading, or else for writing, until it is closed. Readers share an image;
-/// a writer has it for itself.
+/// Locks `file` for reading, or else for writing, until it is unlocked or closed. Readers share an
+/// image; a writer has it for itself.
 pub(crate) fn lock(file: &File, path: &Path, read_only: bool) -> Result<(), LockError> {
+    let locked = try_lock(file, path, read_only);
+    if locked.is_err() {
+        unlock(file);
+    }
+    locked
+}
+
+/// Lets others have it.
+pub(crate) fn unlock(file: &File) {
+    // All that is ever locked; closing the file would do the same.
+    let all = flock { l_len: DENIED + 100 - USED, ..byte_lock(F_UNLCK, USED) };
+    if let Err(errno) = fcntl(file, FcntlArg::F_OFD_SETLK(&all)) {
+        tracing::debug!("cannot unlock the disk image: {errno}");
+    }
+}
+
+fn try_lock(file: &File, path: &Path, read_only: bool) -> Result<(), LockError> {
     let used: &[off_t] = if read_only { &[READ] } else { &[READ, WRITE] };
     let denied = [WRITE, RESIZE];
     // Lock first and look then: of two that come at once, at least one sees the other.

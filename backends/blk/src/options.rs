@@ -19,6 +19,9 @@ Examples:
   A block device of the host with a queue for each of four CPUs of the guest:
       atoll-blk --socket-path=blk.sock --blk-file=/dev/vg0/guest --num-queues=4
 
+  A new version of a running disk, for `atoll ctl device swap ID socket=new.sock`:
+      atoll-blk --socket-path=new.sock --blk-file=disk.img --takeover
+
 Exit codes: 0 asked to end, or the only front-end left; 1 failure; 2 wrong command line.
 RUST_LOG=info (or debug) says more on standard error.";
 
@@ -33,6 +36,11 @@ pub struct Options {
     /// Let the guest read only; several processes may then serve the same image
     #[arg(long)]
     pub read_only: bool,
+
+    /// Start although another process has the image: it must have let go of it when the front-end
+    /// starts this disk, as `atoll ctl device swap` sees to
+    #[arg(long)]
+    pub takeover: bool,
 
     /// Serial number that the guest sees, of up to 20 ASCII characters
     #[arg(long, value_name = "SERIAL", value_parser = serial)]

@@ -8,7 +8,7 @@ use atoll_backend::{Chain, Reader, Vring, VringError, Wait, Worker};
 use tap::TapFallible;
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
 
-use crate::image::Image;
+use crate::image::{Claim, Image};
 use crate::request::{Action, Limits, Request};
 
 /// The length of the answer to a request for the serial number (virtio 1.3 §5.2.6).
@@ -17,6 +17,8 @@ pub(crate) const ID_LEN: usize = 20;
 /// What serves one queue.
 pub(crate) struct BlockQueue {
     pub(crate) image: Arc<Image>,
+    /// Given back when the ring has stopped.
+    pub(crate) _claim: Claim,
     pub(crate) id: [u8; ID_LEN],
     /// The driver can't ask for durability, so that it is due with each write.
     pub(crate) flush_writes: bool,

@@ -43,6 +43,20 @@ enum StartError {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NoQueue;
 
+/// A queue's setup has not changed as the front-end wants.
+#[derive(Debug)]
+pub(crate) enum ChangeError {
+    NoQueue,
+    /// The device does not open the queue, which is neither the driver's nor the ring's fault.
+    Device(DeviceError),
+}
+
+impl From<NoQueue> for ChangeError {
+    fn from(NoQueue: NoQueue) -> Self {
+        Self::NoQueue
+    }
+}
+
 /// One queue: what the front-end said of it, and its ring while it runs.
 #[derive(Default)]
 struct Ring {
@@ -68,12 +82,17 @@ impl Rings {
         &mut self,
         index: u32,
         change: impl FnOnce(&mut QueueSetup),
-    ) -> Result<(), NoQueue> {
+    ) -> Result<(), ChangeError> {
         let (index, ring) = find(&mut self.rings, index)?;
         ring.stop();
         change(&mut ring.setup);
-        ring.start(index, &self.ground);
-        Ok(())
+        match ring.start(index, &self.ground) {
+            Err(StartError::Device(source)) => Err(ChangeError::Device(source)),
+            started => {
+                complain(index, started);
+                Ok(())
+            }
+        }
     }
 
     /// Changes what all rings stand on. Those that run stop for it and go on where they were.
@@ -81,7 +100,7 @@ impl Rings {
         self.stop_all();
         let result = change(&mut self.ground);
         for (index, ring) in (0u16..).zip(&mut self.rings) {
-            ring.start(index, &self.ground);
+            complain(index, ring.start(index, &self.ground));
         }
         result
     }
@@ -97,7 +116,7 @@ impl Rings {
     pub(crate) fn enable_all(&mut self) {
         for (index, ring) in (0u16..).zip(&mut self.rings) {
             ring.setup.enabled = true;
-            ring.start(index, &self.ground);
+            complain(index, ring.start(index, &self.ground));
         }
     }
 
@@ -136,19 +155,26 @@ impl Ring {
 
     /// Starts the ring if it may run now. What keeps it from that may be the driver's doing, so it
     /// is the ring that breaks, not the session.
-    fn start(&mut self, index: u16, ground: &Ground) {
+    fn start(&mut self, index: u16, ground: &Ground) -> Result<(), StartError> {
         if self.running.is_some() {
-            return;
+            return Ok(());
         }
-        let Some(runnable) = self.setup.runnable() else { return };
+        let Some(runnable) = self.setup.runnable() else { return Ok(()) };
         match try_start(index, &self.setup, &runnable, ground) {
             Ok(running) => self.running = Some(running),
             Err(error) => {
-                tracing::error!("vring {index} does not start: {}", Because(&error));
                 self.setup.broken = true;
                 self.setup.error.iter().for_each(event::signal);
+                return Err(error);
             }
         }
+        Ok(())
+    }
+}
+
+fn complain(index: u16, started: Result<(), StartError>) {
+    if let Err(error) = started {
+        tracing::error!("vring {index} does not start: {}", Because(&error));
     }
 }
 

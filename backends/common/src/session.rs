@@ -18,12 +18,12 @@ use vhost::vhost_user::{Error as WireError, GpuBackend, VhostUserBackendReqHandl
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
-use crate::device::{ConfigRefused, Device, Identity};
+use crate::device::{ConfigRefused, Device, DeviceError, Identity};
 use crate::event;
 use crate::inflight::{InflightError, InflightRegion};
 use crate::memory::{MemoryError, MemoryTable, RegionSpec};
 use crate::queue::{QueueSetup, RingAddresses};
-use crate::rings::{NoQueue, Rings};
+use crate::rings::{ChangeError, NoQueue, Rings};
 
 type WireResult<T> = Result<T, WireError>;
 
@@ -64,6 +64,8 @@ pub(crate) enum Refused {
     Config(#[source] ConfigRefused),
     #[error("cannot use the descriptor for queue {index}")]
     Descriptor { index: u8, source: io::Error },
+    #[error("the device does not open queue {index}")]
+    Device { index: u32, source: DeviceError },
 }
 
 impl From<Refused> for WireError {
@@ -115,7 +117,10 @@ impl Session {
     }
 
     fn change(&mut self, index: u32, change: impl FnOnce(&mut QueueSetup)) -> WireResult<()> {
-        self.rings.change(index, change).map_err(|none| self.no_queue(index, none))
+        self.rings.change(index, change).map_err(|error| match error {
+            ChangeError::NoQueue => self.no_queue(index, NoQueue),
+            ChangeError::Device(source) => Refused::Device { index, source }.into(),
+        })
     }
 
     fn no_queue(&self, index: u32, _none: NoQueue) -> WireError {

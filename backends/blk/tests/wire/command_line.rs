@@ -134,6 +134,34 @@ fn an_image_in_use_is_refused_with_the_process_that_uses_it() {
 }
 
 #[test]
+fn a_successor_takes_the_image_over_once_the_front_end_has_stopped_the_rings() {
+    let image = Image::new();
+    let _holder = image.serve(&[]);
+    let mut first = Driver::attach(&image);
+    first.assert_serves();
+
+    let other = image.dir().join("other.sock");
+    let socket = format!("--socket-path={}", other.display());
+    let blk_file = format!("--blk-file={}", image.path().display());
+    let mut successor = Process::spawn(PROGRAM, [&socket, &blk_file, "--takeover"]).unwrap();
+
+    // While the rings run elsewhere it gets none.
+    assert!(Driver::try_attach(&other).is_err());
+    first.assert_serves();
+    // Stopped, and the front-end stays.
+    first.device.stop_queue(&first.queue).unwrap();
+    let mut second = Driver::try_attach(&other).unwrap();
+    second.assert_serves();
+    // Now it is the first that gets none, also when its front-end has left.
+    drop(first);
+    assert!(Driver::try_attach(&image.socket()).is_err());
+    second.assert_serves();
+    drop(second);
+    successor.terminate().unwrap();
+    Driver::attach(&image).assert_serves();
+}
+
+#[test]
 fn readers_share_an_image_and_keep_writers_out() {
     let image = Image::new();
     let _first = image.serve(&["--read-only"]);

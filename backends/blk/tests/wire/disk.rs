@@ -101,6 +101,14 @@ impl Driver {
         Self { device, queue }
     }
 
+    /// A driver at `socket`, unless the device does not start for it.
+    pub(crate) fn try_attach(socket: &Path) -> Result<Self, atoll_driver::Error> {
+        let mut device = FrontEnd::connect(socket, Memory::new(16 << 20)?)?;
+        device.negotiate(ALL_FEATURES)?;
+        let queue = device.start_queue(0, 128)?;
+        Ok(Self { device, queue })
+    }
+
     pub(crate) fn memory(&self) -> Memory {
         self.device.memory().clone()
     }
