@@ -99,9 +99,9 @@ fn a_vmm_that_comes_first_waits_for_its_backend_and_other_disks_do_not_answer_be
 #[test]
 fn a_running_disk_moves_to_another_process_and_back() {
     require!(AnyKvm);
-    // Read-only, so that two may serve one image at the same time.
     let image = Image::blank(1 << 20);
-    let (mut one, mut two) = (reader(&image), reader(&image));
+    let mut one = Backend::blk(&image, &[]);
+    let mut two = Backend::blk(&image, &["--takeover"]);
     let mut rig = Rig::start(&[one.socket()], "");
     rig.wait_for_answers(1);
     for round in 0..10 {
@@ -121,13 +121,16 @@ fn a_running_disk_moves_to_another_process_and_back() {
 #[test]
 fn a_swap_that_fails_leaves_the_disk_where_it_was() {
     require!(AnyKvm);
-    let image = Image::blank(1 << 20);
-    let one = reader(&image);
+    let (image, taken) = (Image::blank(1 << 20), Image::blank(1 << 20));
+    let one = Backend::blk(&image, &[]);
     let scratch = Scratch::new();
     let other = Backend::console(&scratch.join("terminal"));
+    // It looks right until it has to start the rings.
+    let _holder = Backend::blk(&taken, &[]);
+    let late = Backend::blk(&taken, &["--takeover"]);
     let mut rig = Rig::start(&[one.socket()], "");
     rig.wait_for_answers(1);
-    for socket in [Path::new("/nonexistent/socket"), other.socket()] {
+    for socket in [Path::new("/nonexistent/socket"), other.socket(), late.socket()] {
         let start = Instant::now();
         let said =
             rig.ctl_refused(&["device", "swap", "disk1", &format!("socket={}", socket.display())]);
@@ -138,10 +141,6 @@ fn a_swap_that_fails_leaves_the_disk_where_it_was() {
     }
     assert_eq!(rig.resets(1), 0);
     rig.stop();
-}
-
-fn reader(image: &Image) -> Backend {
-    Backend::blk(image, &["--read-only"])
 }
 
 fn children(rig: &Rig) -> Vec<u32> {

@@ -164,7 +164,10 @@ impl Ring {
             Ok(running) => self.running = Some(running),
             Err(error) => {
                 self.setup.broken = true;
-                self.setup.error.iter().for_each(event::signal);
+                // The front-end is told that the device does not take it; the ring is all right.
+                if !matches!(error, StartError::Device(_)) {
+                    self.setup.error.iter().for_each(event::signal);
+                }
                 return Err(error);
             }
         }

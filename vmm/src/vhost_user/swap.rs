@@ -91,6 +91,8 @@ impl DeviceThread {
         // It may have begun. If it is past answering, closing its connection has to do.
         let _given_up = failed.stop(&activation.rings);
         drop(failed);
+        // What it said of its rings is of no matter where they go on.
+        self.broken.drain();
         let Some(mut old) = self.session.take() else { return };
         let bases = self.bases(activation, old.tracks_inflight()).unwrap_or(bases.to_vec());
         let back = self.hand_over_to(&mut old, activation, &bases);
