@@ -58,12 +58,7 @@ impl Guest {
     /// # Panics
     /// When the VMM ends before the console listens.
     #[track_caller]
-    pub fn attach(
-        mut vmm: Process,
-        socket: &Path,
-        serial: PathBuf,
-        scratch: Scratch,
-    ) -> Self {
+    pub fn attach(mut vmm: Process, socket: &Path, serial: PathBuf, scratch: Scratch) -> Self {
         let console = wait_for("the guest's console", || {
             let running = vmm.is_running();
             assert!(running, "`{}` ended:\n{}", vmm.command_line(), vmm.stderr());
