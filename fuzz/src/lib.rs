@@ -20,6 +20,7 @@ pub fn blk(data: &[u8]) {
         let options = atoll_blk::Options {
             blk_file: Some(path),
             read_only: false,
+            takeover: false,
             serial: Some("FUZZ".into()),
             num_queues: 1,
             backend: Default::default(),
