@@ -68,6 +68,7 @@ pub(super) fn follow(
 ) -> Result<Outcome> {
     let _raw = if terminal { Some(Raw::enter()?) } else { None };
     let (events, inbox) = mpsc::channel();
+    keep_awake(machine.wires.serial.try_clone()?);
     let messages = keep_tail(machine.wires.serial);
     reports(machine.wires.report, events.clone());
     let (output, input) = if terminal {
@@ -218,6 +219,18 @@ fn signals(events: Sender<Event>) {
 /// The signals that end a session in good order.
 pub(super) fn ending_signals() -> SigSet {
     [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().collect()
+}
+
+/// Interrupts the machine every second. QEMU 7.2 may lose an interrupt of its timer while it enters
+/// a guest, and an idle machine that waits for its timer alone then sleeps for ever.
+fn keep_awake(mut serial: UnixStream) {
+    // To a terminal that nobody has stopped, "go on" means nothing.
+    const XON: u8 = 0x11;
+    thread::spawn(move || {
+        while serial.write_all(&[XON]).is_ok() {
+            thread::sleep(Duration::from_secs(1));
+        }
+    });
 }
 
 fn keep_tail(mut from: UnixStream) -> Arc<Mutex<Vec<u8>>> {
