@@ -59,7 +59,8 @@ pub trait Device: Send + Sync + 'static {
     /// front-end is told through the ring's error descriptor.
     fn open_queue(&self, index: u16, features: u64) -> Result<Box<dyn Worker>, DeviceError>;
 
-    /// The front-end left or reset the device; all rings are stopped.
+    /// The front-end left or reset the device. Its rings are about to stop, so that what they hold
+    /// can go over to the device without a gap.
     fn reset(&self);
 }
 

@@ -106,10 +106,10 @@ impl Session {
         self.rings.is_enabled(index).map_err(|none| self.no_queue(index, none))
     }
 
-    /// Stops all rings, with what is in flight finished, and resets the device.
+    /// Resets the device and stops all rings, with what is in flight finished.
     pub(crate) fn end(&mut self) {
-        self.rings.stop_all();
         self.device.reset();
+        self.rings.stop_all();
     }
 
     fn offered(&self) -> u64 {
@@ -154,8 +154,8 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn reset_device(&mut self) -> WireResult<()> {
-        self.rings.reset();
         self.device.reset();
+        self.rings.reset();
         Ok(())
     }
 
