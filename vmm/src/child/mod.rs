@@ -9,6 +9,8 @@ mod program;
 mod restarts;
 mod starter;
 mod supervisor;
+#[cfg(test)]
+mod test_doubles;
 
 use std::io;
 use std::path::PathBuf;

@@ -1,22 +1,12 @@
 //! Children and the threads that asked for them.
 
-use std::fs;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use super::super::test_doubles::shell;
 use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A backend that does what `script` says; the directory is where it lies.
-fn shell(script: &str) -> (Program, tempfile::TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("backend");
-    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-    (Program { name: "backend", path, arguments: Vec::new(), on_terminal: false }, directory)
-}
 
 #[test]
 fn a_child_lives_on_when_the_thread_that_asked_for_it_ends() {

@@ -2,21 +2,12 @@
 
 use std::fs;
 use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::super::test_doubles::shell;
 use super::*;
-
-/// A backend that does what `script` says; the directory is where it lies.
-fn shell(script: &str) -> (Program, tempfile::TempDir) {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("backend");
-    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-    (Program { name: "backend", path, arguments: Vec::new(), on_terminal: false }, directory)
-}
 
 /// A supervisor of such a backend.
 fn supervisor(script: &str) -> (Supervisor, tempfile::TempDir) {
