@@ -91,27 +91,19 @@ impl DeviceThread {
     }
 
     fn hand_over(&mut self, activation: &Activation, bases: &[u16]) {
-        let Self { session, inflight, .. } = self;
-        let Some(session) = session else { return };
-        let handover = Handover {
-            activation,
-            bases,
-            table: &self.table,
-            ports: &self.ports,
-            broken: &self.broken,
-            queues: (self.offer.queues, self.offer.queue_size),
-        };
-        if let Err(error) = session.start(&handover, inflight) {
+        let Some(mut session) = self.session.take() else { return };
+        let started = self.hand_over_to(&mut session, activation, bases);
+        let protocol = session.protocol;
+        self.session = Some(session);
+        if let Err(error) = started {
             return self.lose(&error);
         }
         let mut notes = self.record.notes();
         notes.activation = Some(activation.clone());
-        notes.inflight = self.inflight.is_some();
-        notes.protocol = session.protocol;
-        drop(notes);
+        notes.protocol = protocol;
     }
 
-    /// Hands the rings to `session`, another one than the device's.
+    /// Hands the rings to `session`, which need not be the device's.
     pub(super) fn hand_over_to(
         &mut self,
         session: &mut Session,
@@ -128,13 +120,12 @@ impl DeviceThread {
         };
         session.start(&handover, &mut self.inflight)?;
         self.record.notes().inflight = self.inflight.is_some();
-        self.call_guest();
         Ok(())
     }
 
     /// What the last back-end used just before its end may lack its interrupt. One too many is
     /// harmless.
-    fn call_guest(&self) {
+    pub(super) fn call_guest(&self) {
         let activation = self.activation.iter();
         for ring in activation.flat_map(|activation| &activation.rings) {
             if let Some(port) = self.ports.get(usize::from(ring.index)) {

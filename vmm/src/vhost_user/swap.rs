@@ -76,6 +76,7 @@ impl DeviceThread {
             self.roll_back(candidate.session, &activation, &bases);
             return Err(error);
         }
+        self.call_guest();
         self.become_of(candidate);
         Ok(())
     }
@@ -97,8 +98,9 @@ impl DeviceThread {
         let bases = self.bases(activation, old.tracks_inflight()).unwrap_or(bases.to_vec());
         let back = self.hand_over_to(&mut old, activation, &bases);
         self.session = Some(old);
-        if let Err(error) = back {
-            self.lose(&error);
+        match back {
+            Ok(()) => self.call_guest(),
+            Err(error) => self.lose(&error),
         }
     }
 
