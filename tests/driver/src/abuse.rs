@@ -75,6 +75,18 @@ impl Abuse {
         Ok(kinds.concat())
     }
 
+    /// Commits all of them, one after the other. Returns how many there are.
+    ///
+    /// # Errors
+    /// As of [`commit`](Self::commit), with the name of the one.
+    pub fn commit_all(socket: &Path) -> Result<usize, (String, Error)> {
+        let all = Self::all().map_err(|error| (String::new(), error))?;
+        for abuse in &all {
+            abuse.commit(socket).map_err(|error| (abuse.name.clone(), error))?;
+        }
+        Ok(all.len())
+    }
+
     /// Commits it against whoever serves `socket`, and returns when that one is done with it.
     ///
     /// # Errors
