@@ -41,7 +41,6 @@ mod shared;
 mod signals;
 #[cfg(test)]
 mod test_ring;
-pub mod unix_socket;
 mod vring;
 
 pub use args::{Args, Capabilities, parse};

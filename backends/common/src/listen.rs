@@ -1,22 +1,18 @@
 //! The socket to the front-end: made, inherited or activated, and cleaned up behind us. What is
 //! said over it is the session's.
 
-use std::env;
 use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
+use atoll_unix_socket::{self as unix_socket, Access, SocketError, SocketFile};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{UnixAddr, getsockname, getsockopt, sockopt};
 
 use crate::args::Args;
 use crate::signals::EndRequest;
-use crate::unix_socket::{self, SocketError, SocketFile};
-
-/// The first descriptor that socket activation passes (sd_listen_fds(3)).
-const FIRST_ACTIVATED: RawFd = 3;
 
 /// There is no socket to the front-end.
 #[derive(Debug, thiserror::Error)]
@@ -26,7 +22,9 @@ pub(crate) enum ListenError {
     #[error(transparent)]
     Socket(#[from] SocketError),
     #[error("socket activation passes {count} sockets, and one is served; give each its own unit")]
-    Activated { count: u32 },
+    Activated { count: usize },
+    #[error("what LISTEN_PID and LISTEN_FDS say of socket activation is not so")]
+    Activation(#[source] io::Error),
     #[error("descriptor {fd} is not open")]
     NotOpen { fd: RawFd },
     #[error("descriptor {fd} is not a Unix socket")]
@@ -85,7 +83,7 @@ pub(crate) struct Listener {
 
 impl Listener {
     fn bind(path: &Path) -> Result<Self, SocketError> {
-        let (socket, file) = unix_socket::bind(path)?;
+        let (socket, file) = unix_socket::bind(path, Access::Umask)?;
         tracing::info!("listening on {}", path.display());
         Ok(Self { socket, _file: Some(file) })
     }
@@ -122,12 +120,10 @@ fn passes(error: &io::Error) -> bool {
 
 /// The descriptor that socket activation passes, if it passes one to this process.
 fn activated() -> Result<Option<RawFd>, ListenError> {
-    let number = |name| env::var(name).ok()?.parse::<u32>().ok();
-    let ours = number("LISTEN_PID") == Some(std::process::id());
-    match number("LISTEN_FDS").filter(|_| ours) {
-        None | Some(0) => Ok(None),
-        Some(1) => Ok(Some(FIRST_ACTIVATED)),
-        Some(count) => Err(ListenError::Activated { count }),
+    let mut passed = sd_notify::listen_fds().map_err(ListenError::Activation)?;
+    match passed.len() {
+        0 | 1 => Ok(passed.next()),
+        count => Err(ListenError::Activated { count }),
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
-use atoll_backend::unix_socket::SocketError;
+use atoll_unix_socket::SocketError;
 use nix::errno::Errno;
 
 use crate::window::Size;

@@ -123,7 +123,9 @@ impl VmError {
         matches!(
             self,
             Self::UnknownType { .. }
-                | Self::ControlSocket(SocketError::TooLong { .. })
+                | Self::ControlSocket(SocketError::Path(
+                    atoll_unix_socket::SocketError::TooLong { .. }
+                ))
                 | Self::Memory(MemoryError::TooSmall { .. } | MemoryError::NotWholePages { .. })
         )
     }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use atoll_backend::unix_socket::{self, SocketError, SocketFile};
+use atoll_unix_socket::{self as unix_socket, Access, SocketError, SocketFile};
 
 use crate::outlet::{OpenError, Outlet};
 use crate::window::Size;
@@ -23,7 +23,7 @@ pub(super) struct Socket {
 
 impl Socket {
     pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
-        let (listener, file) = unix_socket::bind(path)?;
+        let (listener, file) = unix_socket::bind(path, Access::Umask)?;
         let failed = |source| SocketError::Bind { path: path.into(), source };
         listener.set_nonblocking(true).map_err(failed)?;
         Ok(Self { listener, client: None, sending: false, reading: false, _file: file })

@@ -1,17 +1,22 @@
 //! A Unix socket with a name: bound where nobody else listens, its file removed at the end. Who
 //! connects to it, and why, is not known here.
+#![forbid(unsafe_code)]
 
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind as bind_to, getsockopt, listen,
+    socket, sockopt,
+};
+use nix::sys::stat::{Mode, fchmod};
 use tap::TapFallible;
 
-/// What fits into a `sockaddr_un`, without its end.
+/// What fits into a `sockaddr_un`, without its end (unix(7)).
 const PATH_MAX: usize = 107;
 
 /// A socket can't be bound to a path.
@@ -49,23 +54,45 @@ pub enum SocketError {
     },
 }
 
+/// Who may connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Whom the umask lets.
+    Umask,
+    /// The owner alone.
+    Owner,
+}
+
 /// Binds a stream socket to `path` and listens, in place of one that nobody serves any more.
 ///
 /// # Errors
 /// [`SocketError`], naming the path.
-pub fn bind(path: &Path) -> Result<(UnixListener, SocketFile), SocketError> {
-    let len = path.as_os_str().as_bytes().len();
+pub fn bind(path: &Path, access: Access) -> Result<(UnixListener, SocketFile), SocketError> {
+    let len = path.as_os_str().len();
     if len > PATH_MAX {
         return Err(SocketError::TooLong { path: path.into(), len });
     }
     remove_stale(path)?;
     let failed = |source| SocketError::Bind { path: path.into(), source };
-    let socket = UnixListener::bind(path).map_err(failed)?;
+    let listener = listen_at(path, access).map_err(failed)?;
     let file = SocketFile::of(path).map_err(failed)?;
-    Ok((socket, file))
+    Ok((listener, file))
+}
+
+fn listen_at(path: &Path, access: Access) -> io::Result<UnixListener> {
+    let fd = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    if access == Access::Owner {
+        // Linux gives the file the mode that the socket has when it is bound, less the umask: so
+        // there is no moment at which it is open to others.
+        fchmod(&fd, Mode::S_IRUSR | Mode::S_IWUSR)?;
+    }
+    bind_to(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
+    listen(&fd, Backlog::MAXCONN)?;
+    Ok(fd.into())
 }
 
 /// A socket's file, removed when dropped unless it is another's by then.
+#[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
@@ -113,5 +140,4 @@ fn remove_stale(path: &Path) -> Result<(), SocketError> {
 }
 
 #[cfg(test)]
-#[path = "unix_socket_test.rs"]
 mod tests;
