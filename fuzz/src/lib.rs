@@ -40,11 +40,13 @@ pub fn console(data: &[u8]) {
             pty: None,
             unix: None,
             file: Some("/dev/null".into()),
+            replay: false,
+            port: vec!["agent:file=/dev/null".parse().expect("a port")],
         };
         Console::open(&options, ConfigChange::default()).expect("a console")
     });
     if let Some((queue, data)) = data.split_first() {
-        fuzz::serve_queue(data, device, u16::from(queue & 1));
+        fuzz::serve_queue(data, device, u16::from(queue % 6));
         device.reset();
     }
 }

@@ -186,6 +186,12 @@ impl Vring {
         self.queue.size()
     }
 
+    /// Whether anything was completed since the driver set the queue up, be it by a process before
+    /// this one. (After each multiple of 65,536 completions it looks as if not.)
+    pub fn has_used(&self) -> bool {
+        self.queue.next_used() != 0
+    }
+
     /// How many chains were taken and neither completed nor given back.
     pub fn in_flight(&self) -> u16 {
         self.in_flight

@@ -1,48 +1,47 @@
 //! What the console tells the shared code: its features, configuration and queues.
 
-use std::os::fd::OwnedFd;
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use atoll_backend::{
     Capabilities, ConfigChange, ConfigRefused, Device, DeviceError, Identity, Worker,
 };
-use nix::fcntl::OFlag;
-use nix::unistd::pipe2;
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 
-use crate::line::Line;
-use crate::outlet::{OpenError, Outlet};
-use crate::receive::Receive;
-use crate::transmit::Transmit;
+use crate::control_queues::{ControlReceive, ControlTransmit};
+use crate::outlet::OpenError;
+use crate::port::{Port, PortWatcher};
+use crate::ports::Ports;
 use crate::window::Window;
 use crate::{Options, outlets};
 
 /// What `--print-capabilities` says. QEMU's conventions name no type for consoles.
 pub const CAPABILITIES: Capabilities = Capabilities { device_type: "console", features: &[] };
 
-/// virtio 1.3 §5.3.3: the window's size is in the configuration.
+/// virtio 1.3 §5.3.3: the window's size is in the configuration; there are several ports.
 const VIRTIO_CONSOLE_F_SIZE: u32 = 0;
+const VIRTIO_CONSOLE_F_MULTIPORT: u32 = 1;
 
-/// virtio 1.3 §5.3.2: port 0's receive queue, and its transmit queue.
-const RECEIVE: u16 = 0;
-const TRANSMIT: u16 = 1;
-const QUEUES: u16 = 2;
+/// virtio 1.3 §5.3.2: a pair of queues for port 0, one for control, one for each further port; in
+/// each the one in which the driver receives is first.
+const PAIR: u16 = 2;
+const CONTROL_RECEIVE: u16 = 2;
+const CONTROL_TRANSMIT: u16 = 3;
+
+/// The most named ports. Each costs a thread here, and four interrupts' vectors there at most.
+const MAX_PORTS: usize = 30;
 
 /// As other devices of its kind have.
 const MAX_QUEUE_SIZE: u16 = 1024;
 
-/// A console with one port.
+/// A console, with further ports or alone.
 pub struct Console {
-    line: Line,
+    /// The console itself first; never empty.
+    ports: Vec<Port>,
+    /// With further ports.
+    control: Option<Ports>,
     window: Option<Arc<Window>>,
     config_change: ConfigChange,
-    /// The workers' ends of the pipes.
-    keys: Arc<OwnedFd>,
-    output: Arc<OwnedFd>,
-    /// How much of the first chain that the driver made available was printed before the ring
-    /// stopped.
-    printed: Arc<AtomicUsize>,
 }
 
 impl Console {
@@ -51,30 +50,66 @@ impl Console {
     /// # Errors
     /// [`OpenError`] when it can't be opened.
     pub fn open(options: &Options, config_change: ConfigChange) -> Result<Self, OpenError> {
-        let outlet: Box<dyn Outlet> = outlets::open(options)?;
-        let failed = |doing| move |errno| OpenError::System { doing, source: errno };
-        let pipe = || pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(failed("make a pipe"));
-        let ((keys, keys_in), (output_out, output)) = (pipe()?, pipe()?);
+        check_ports(options)?;
+        let failed = |errno| OpenError::System { doing: "make an eventfd", source: errno };
+        let names = options.port.iter().map(|port| port.name.clone());
+        let control = (names.len() > 0).then(|| Ports::new(names)).transpose().map_err(failed)?;
+        let outlet = outlets::open(&options.to(), "the console")?;
         let window = outlet.window().map(|size| {
             let window = Window::default();
             window.set(size);
+            if let Some(control) = &control {
+                control.resized(size);
+            }
             Arc::new(window)
         });
-        let line = Line::start(outlet, output_out, keys_in, window.clone(), config_change.clone())
-            .map_err(|error| OpenError::Thread { source: error })?;
-        let (keys, output) = (Arc::new(keys), Arc::new(output));
-        Ok(Self { line, window, config_change, keys, output, printed: Arc::default() })
+        let watcher = |id, window| PortWatcher {
+            id,
+            ports: control.clone(),
+            window,
+            config_change: config_change.clone(),
+        };
+        let mut ports = vec![Port::start(outlet, watcher(0, window.clone()), options.replay)?];
+        for (id, port) in (1..).zip(&options.port) {
+            let outlet = outlets::open(&port.to, &format!("port {}", port.name))?;
+            ports.push(Port::start(outlet, watcher(id, None), options.replay)?);
+        }
+        Ok(Self { ports, control, window, config_change })
+    }
+
+    fn port(&self, index: u16) -> Result<&Port, DeviceError> {
+        let pair = usize::from(index / PAIR);
+        // The control queues are the second pair.
+        let id = if pair == 0 { Some(0) } else { pair.checked_sub(1).filter(|&id| id > 0) };
+        let port = id.and_then(|id| self.ports.get(id));
+        port.ok_or_else(|| format!("there is no queue {index}").into())
+    }
+}
+
+fn check_ports(options: &Options) -> Result<(), OpenError> {
+    let count = options.port.len();
+    if count > MAX_PORTS {
+        return Err(OpenError::TooManyPorts { count, most: MAX_PORTS });
+    }
+    let mut names = HashSet::new();
+    match options.port.iter().find(|port| !names.insert(&port.name)) {
+        Some(port) => Err(OpenError::SameName { name: port.name.clone() }),
+        None => Ok(()),
     }
 }
 
 impl Device for Console {
     fn identity(&self) -> Identity {
         let size = u64::from(self.window.is_some()) << VIRTIO_CONSOLE_F_SIZE;
+        let several = u64::from(self.control.is_some()) << VIRTIO_CONSOLE_F_MULTIPORT;
+        let control = u16::from(self.control.is_some());
+        // At most 31 ports.
+        let pairs = (self.ports.len() as u16).saturating_add(control);
         Identity {
             name: "console",
             device_type: VIRTIO_ID_CONSOLE,
-            features: size,
-            queues: QUEUES,
+            features: size | several,
+            queues: pairs.saturating_mul(PAIR),
             max_queue_size: MAX_QUEUE_SIZE,
         }
     }
@@ -87,7 +122,7 @@ impl Device for Console {
             .map(|window| window.get())
             .map_or((0, 0), |size| (size.columns, size.rows));
         let mut space = [columns.to_le_bytes(), rows.to_le_bytes()].concat();
-        space.extend(1_u32.to_le_bytes());
+        space.extend((self.ports.len() as u32).to_le_bytes());
         space.extend(0_u32.to_le_bytes());
         space
     }
@@ -98,29 +133,25 @@ impl Device for Console {
     }
 
     fn open_queue(&self, index: u16, _features: u64) -> Result<Box<dyn Worker>, DeviceError> {
-        match index {
-            RECEIVE => {
+        match (index, &self.control) {
+            (CONTROL_RECEIVE, Some(control)) => Ok(Box::new(ControlReceive(control.clone()))),
+            (CONTROL_TRANSMIT, Some(control)) => {
+                Ok(Box::new(ControlTransmit::new(control.clone())))
+            }
+            _ if index.is_multiple_of(PAIR) => {
+                let port = self.port(index)?;
                 // Linux looks at the window's size when it is told of a change, and only then.
-                if self.window.is_some() {
+                if index == 0 && self.window.is_some() {
                     self.config_change.announce();
                 }
-                Ok(Box::new(Receive::new(Arc::clone(&self.keys))))
+                Ok(Box::new(port.receive()))
             }
-            TRANSMIT => {
-                let (output, printed) = (Arc::clone(&self.output), Arc::clone(&self.printed));
-                Ok(Box::new(Transmit::new(output, printed)))
-            }
-            _ => Err(format!("there is no queue {index}").into()),
+            _ => Ok(Box::new(self.port(index)?.transmit())),
         }
     }
 
     fn reset(&self) {
-        self.printed.store(0, Ordering::Relaxed);
-    }
-}
-
-impl Drop for Console {
-    fn drop(&mut self) {
-        self.line.stop();
+        self.ports.iter().for_each(Port::reset);
+        self.control.iter().for_each(Ports::reset);
     }
 }

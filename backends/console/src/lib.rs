@@ -7,19 +7,26 @@
 //! ```
 //!
 //! The pipes are all that the workers know of the outside, so a ring can stop and start, and
-//! somebody can attach and detach, without either noticing the other.
+//! somebody can attach and detach, without either noticing the other. There is a line for each port;
+//! which ports there are, and which are open, is what the control queues are for.
 
-mod backlog;
+mod control;
+mod control_queues;
 mod device;
+mod history;
+mod keys;
 mod line;
 mod options;
 mod outlet;
 mod outlets;
+mod port;
+mod ports;
+mod readers;
 mod receive;
 mod terminal;
 mod transmit;
 mod window;
 
 pub use device::{CAPABILITIES, Console};
-pub use options::Options;
+pub use options::{Options, PortOption};
 pub use outlet::OpenError;

@@ -1,8 +1,8 @@
-//! The thread between the pipes and the outlet: it takes what the guest prints, keeps it while
-//! nobody is there to read it, and passes keys on.
+//! The thread between a port's pipes and its outlet: it takes what the guest prints, keeps the
+//! newest of it for who comes later, and passes keys on.
 //!
-//! It sleeps unless there is something to move. Only its own buffers are in its memory: 64 KiB of
-//! backlog at most, and as much in each pipe.
+//! It sleeps unless there is something to move. Only its own buffers are in its memory: the history
+//! and as much as a pipe holds of keys.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -10,26 +10,30 @@ use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use atoll_backend::ConfigChange;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd::{read, write};
 
-use crate::backlog::Backlog;
-use crate::outlet::Outlet;
-use crate::window::Window;
+use crate::history::{CAPACITY, History};
+use crate::keys::Keys;
+use crate::outlet::{Outlet, ReaderId};
+use crate::readers::Readers;
+use crate::window::Size;
 
-/// What is read from the guest at once: all that a pipe holds.
-const OUTPUT_CHUNK: usize = 64 * 1024;
-/// Keys read at once.
-const INPUT_CHUNK: usize = 4096;
-/// How long a reader may take nothing before it counts as absent. A guest's kernel may wait for
-/// its console with interrupts off, so a reader that sleeps must not stop it for ever.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// What the guest prints is taken when there is room for this much of it.
+const LEAST_ROOM: usize = CAPACITY / 4;
 /// How long what the guest printed last may take to get out when the process ends.
 const FLUSH: Duration = Duration::from_secs(1);
 const STACK: usize = 256 * 1024;
+
+/// Who is told what happens at the outlet.
+pub(crate) trait Watcher: Send {
+    /// Somebody is attached, or nobody is any more.
+    fn attached(&self, attached: bool);
+    /// The window is of this size.
+    fn window(&self, size: Size);
+}
 
 /// The running thread.
 pub(crate) struct Line {
@@ -43,8 +47,8 @@ impl Line {
         outlet: Box<dyn Outlet>,
         output: OwnedFd,
         keys: OwnedFd,
-        window: Option<Arc<Window>>,
-        config_change: ConfigChange,
+        watcher: Box<dyn Watcher>,
+        replay: bool,
     ) -> io::Result<Self> {
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let stop = Arc::new(stop);
@@ -52,13 +56,12 @@ impl Line {
             outlet,
             output,
             keys,
-            window,
-            config_change,
+            watcher,
+            attached: false,
             stop: Arc::clone(&stop),
-            backlog: Backlog::default(),
-            typed: Vec::new(),
-            stuck_since: None,
-            chunk: vec![0; OUTPUT_CHUNK].into_boxed_slice(),
+            history: History::new(),
+            readers: Readers::new(replay),
+            typed: Keys::new(),
         };
         let thread =
             Builder::new().name("line".into()).stack_size(STACK).spawn(move || carrier.run())?;
@@ -80,42 +83,43 @@ struct Carrier {
     outlet: Box<dyn Outlet>,
     output: OwnedFd,
     keys: OwnedFd,
-    window: Option<Arc<Window>>,
-    config_change: ConfigChange,
+    watcher: Box<dyn Watcher>,
+    /// What the watcher was told last.
+    attached: bool,
     stop: Arc<EventFd>,
-    backlog: Backlog,
-    /// Keys that the pipe had no room for.
-    typed: Vec<u8>,
-    /// Since when whoever is attached has taken nothing of the backlog.
-    stuck_since: Option<Instant>,
-    chunk: Box<[u8]>,
+    history: History,
+    readers: Readers,
+    typed: Keys,
 }
 
 /// What happened while the thread slept.
 struct Woken {
     stop: bool,
     events: bool,
-    /// The outlet's output hung up.
-    hung_up: bool,
     /// The outlet has keys, or came to its end.
     input: bool,
+    hung_up: Vec<ReaderId>,
 }
 
 impl Carrier {
     fn run(&mut self) {
+        self.follow_outlet();
         while let Ok(woken) = self.sleep() {
             if woken.events {
                 self.outlet.check();
             }
-            if woken.input {
-                self.read_keys();
+            if woken.input
+                && let Some(input) = self.outlet.input()
+                && !self.typed.read_from(input)
+            {
+                self.outlet.input_ended();
             }
-            if woken.hung_up {
-                self.outlet.output_failed("the other end hung up");
+            for reader in woken.hung_up {
+                self.outlet.reader_left(reader, "the other end hung up");
             }
-            self.pass_keys();
+            self.typed.write_to(self.keys.as_fd());
+            self.follow_outlet();
             self.move_output();
-            self.follow_window();
             if woken.stop {
                 return self.flush();
             }
@@ -126,107 +130,100 @@ impl Carrier {
     fn sleep(&self) -> Result<Woken, Errno> {
         let want = |wanted, event| if wanted { event } else { PollFlags::empty() };
         let nothing = (self.stop.as_fd(), PollFlags::empty());
-        let pending = !self.backlog.is_empty();
-        let output = self.outlet.output();
+        let (readers, events) = (self.outlet.readers(), self.outlet.events());
         let input = self.outlet.input().filter(|_| self.typed.is_empty());
-        let events = self.outlet.events();
+        let (has_events, has_input) = (events.is_some(), input.is_some());
         let waits = [
             (self.stop.as_fd(), PollFlags::POLLIN),
             events.map_or(nothing, |fd| (fd, PollFlags::POLLIN)),
-            output.map_or(nothing, |fd| (fd, want(pending, PollFlags::POLLOUT))),
             input.map_or(nothing, |fd| (fd, PollFlags::POLLIN)),
-            (self.output.as_fd(), want(self.takes_output(), PollFlags::POLLIN)),
+            (self.output.as_fd(), want(self.room() > 0, PollFlags::POLLIN)),
             (self.keys.as_fd(), want(!self.typed.is_empty(), PollFlags::POLLOUT)),
         ];
-        let mut fds = waits.map(|(fd, flags)| PollFd::new(fd, flags));
+        let behind =
+            |&(id, fd)| (fd, want(self.readers.is_behind(id, &self.history), PollFlags::POLLOUT));
+        let waits = waits.into_iter().chain(readers.iter().map(behind));
+        let mut fds: Vec<_> = waits.map(|(fd, flags)| PollFd::new(fd, flags)).collect();
         match poll(&mut fds, self.timeout()) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno),
         }
-        let [stop, events, output, input, ..] =
-            fds.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+        let mut happened = fds.iter().map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
+        let mut next = || happened.next().unwrap_or(PollFlags::empty());
+        let (stop, events, input, _output, _keys) = (next(), next(), next(), next(), next());
         let gone = PollFlags::POLLHUP | PollFlags::POLLERR;
+        let hung_up = readers.iter().zip(happened).filter(|(_, how)| how.intersects(gone));
         Ok(Woken {
             stop: stop.contains(PollFlags::POLLIN),
-            events: !events.is_empty() && self.outlet.events().is_some(),
-            hung_up: output.intersects(gone) && self.outlet.output().is_some(),
-            input: !input.is_empty() && self.outlet.input().is_some(),
+            events: !events.is_empty() && has_events,
+            input: !input.is_empty() && has_input,
+            hung_up: hung_up.map(|(&(id, _), _)| id).collect(),
         })
     }
 
     /// Wakes up to find that a reader's patience has run out.
     fn timeout(&self) -> PollTimeout {
-        match self.stuck_since {
-            Some(since) if !self.is_stuck() => {
-                let left = PATIENCE.saturating_sub(since.elapsed()) + Duration::from_millis(1);
-                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-            }
-            _ => PollTimeout::NONE,
+        let left = self.readers.patience().map(|left| left + Duration::from_millis(1));
+        left.map_or(PollTimeout::NONE, |left| {
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        })
+    }
+
+    /// How much of the output may be taken. It is left in the pipe, and behind it in the guest,
+    /// only for readers who take what they have.
+    fn room(&self) -> usize {
+        let room = self.history.room_before(self.readers.needed(&self.history));
+        if room >= LEAST_ROOM { room } else { 0 }
+    }
+
+    /// Who is there now, and the window.
+    fn follow_outlet(&mut self) {
+        let readers = self.outlet.readers();
+        let present: Vec<_> = readers.iter().map(|&(id, _)| id).collect();
+        self.readers.follow(&present, &self.history);
+        let attached = !present.is_empty() || self.outlet.input().is_some();
+        if attached != self.attached {
+            self.attached = attached;
+            self.watcher.attached(attached);
         }
-    }
-
-    fn is_stuck(&self) -> bool {
-        self.stuck_since.is_some_and(|since| since.elapsed() >= PATIENCE)
-    }
-
-    /// Output is left in the pipe, and behind it in the guest, only for a reader who takes it.
-    fn takes_output(&self) -> bool {
-        self.backlog.is_empty() || self.outlet.output().is_none() || self.is_stuck()
+        if let Some(size) = self.outlet.window() {
+            self.watcher.window(size);
+        }
     }
 
     fn move_output(&mut self) {
-        if self.takes_output()
-            && let Ok(count) = read(&self.output, &mut self.chunk)
+        let room = self.room();
+        if room > 0
+            && let Ok(count) = read(&self.output, self.history.room(room))
         {
-            self.backlog.push(self.chunk.get(..count).unwrap_or_default());
+            self.history.add(count);
         }
-        let Some(output) = self.outlet.output() else {
-            self.stuck_since = None;
-            return;
-        };
-        let lost = self.backlog.take_lost();
-        if lost > 0 {
-            tracing::info!("{lost} bytes of output went unread before these");
-        }
-        while !self.backlog.is_empty() {
-            match write(output, self.backlog.front()) {
-                Ok(count) => {
-                    self.backlog.consume(count);
-                    self.stuck_since = None;
+        let mut left = Vec::new();
+        for (id, output) in self.outlet.readers() {
+            let (mut at, lost) = self.readers.position(id, &self.history);
+            if lost > 0 {
+                tracing::info!("a reader missed {lost} bytes of output");
+            }
+            while at < self.history.end() {
+                match write(output, self.history.from(at)) {
+                    Ok(count) => {
+                        self.readers.took(id, count);
+                        at = at.saturating_add(count as u64);
+                    }
+                    Err(Errno::EINTR) => {}
+                    Err(Errno::EAGAIN) => {
+                        self.readers.is_full(id);
+                        break;
+                    }
+                    Err(errno) => {
+                        left.push((id, errno));
+                        break;
+                    }
                 }
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => {
-                    self.stuck_since.get_or_insert_with(Instant::now);
-                    return;
-                }
-                Err(errno) => return self.outlet.output_failed(errno.desc()),
             }
         }
-    }
-
-    fn read_keys(&mut self) {
-        let Some(input) = self.outlet.input() else { return };
-        let mut keys = [0; INPUT_CHUNK];
-        match read(input, &mut keys) {
-            Ok(count @ 1..) => self.typed.extend(keys.get(..count).unwrap_or_default()),
-            Err(Errno::EAGAIN | Errno::EINTR) => {}
-            Ok(_) | Err(_) => self.outlet.input_ended(),
-        }
-    }
-
-    fn pass_keys(&mut self) {
-        if !self.typed.is_empty()
-            && let Ok(count) = write(&self.keys, &self.typed)
-        {
-            self.typed.drain(..count);
-        }
-    }
-
-    fn follow_window(&self) {
-        if let (Some(window), Some(size)) = (&self.window, self.outlet.window())
-            && window.set(size)
-        {
-            self.config_change.announce();
+        for (id, errno) in left {
+            self.outlet.reader_left(id, errno.desc());
         }
     }
 
@@ -234,16 +231,20 @@ impl Carrier {
     fn flush(&mut self) {
         let deadline = Instant::now() + FLUSH;
         while Instant::now() < deadline {
+            self.follow_outlet();
             self.move_output();
-            let Some(output) = self.outlet.output() else { return };
             let more = PollFd::new(self.output.as_fd(), PollFlags::POLLIN);
             let empty = poll(&mut [more], PollTimeout::ZERO) == Ok(0);
-            if empty && self.backlog.is_empty() {
+            let readers = self.outlet.readers();
+            if readers.is_empty() || (empty && !self.readers.any_behind(&self.history)) {
                 return;
             }
-            let room = PollFd::new(output, PollFlags::POLLOUT);
+            let behind =
+                readers.iter().filter(|(id, _)| self.readers.is_behind(*id, &self.history));
+            let mut room: Vec<_> =
+                behind.map(|&(_, fd)| PollFd::new(fd, PollFlags::POLLOUT)).collect();
             // It fails only when interrupted, and then the deadline still stands.
-            let _woken = poll(&mut [room], PollTimeout::from(100_u8));
+            let _woken = poll(&mut room, PollTimeout::from(100_u8));
         }
         tracing::warn!("the console's last output found no reader");
     }

@@ -9,12 +9,15 @@ use nix::errno::Errno;
 
 use crate::window::Size;
 
-/// Something that a person or a program attaches to. None of its descriptors block.
-pub(crate) trait Outlet: Send {
-    /// Where output goes, while somebody takes it.
-    fn output(&self) -> Option<BorrowedFd<'_>>;
+/// The number of a reader, which no other has before or after it.
+pub(crate) type ReaderId = u64;
 
-    /// Where keys come from, while there may be any.
+/// Something that people and programs attach to. None of its descriptors block.
+pub(crate) trait Outlet: Send {
+    /// Where output goes: everybody who reads.
+    fn readers(&self) -> Vec<(ReaderId, BorrowedFd<'_>)>;
+
+    /// Where keys come from, while there may be any. One may type at a time.
     fn input(&self) -> Option<BorrowedFd<'_>>;
 
     /// What becomes readable when [`check`](Self::check) has something to do; may be none.
@@ -23,11 +26,11 @@ pub(crate) trait Outlet: Send {
     /// Looks for somebody who came, and for a window that changed.
     fn check(&mut self);
 
-    /// Reading came to an end: no more keys from whoever is attached.
+    /// Reading came to an end: no more keys from whoever may type.
     fn input_ended(&mut self);
 
-    /// Writing failed, or the other end hung up: whoever was attached has left.
-    fn output_failed(&mut self, reason: &str);
+    /// Writing failed, or the other end hung up: this reader has left.
+    fn reader_left(&mut self, reader: ReaderId, reason: &str);
 
     /// The size of the window; `None` for what has none.
     fn window(&self) -> Option<Size>;
@@ -60,6 +63,20 @@ pub enum OpenError {
         path: PathBuf,
         /// Why.
         source: io::Error,
+    },
+    /// Two ports of one name.
+    #[error("two ports are named {name}; give each --port a name of its own")]
+    SameName {
+        /// The name.
+        name: String,
+    },
+    /// More ports than there can be.
+    #[error("{count} named ports are too many; a console has at most {most}")]
+    TooManyPorts {
+        /// How many were asked for.
+        count: usize,
+        /// How many there can be.
+        most: usize,
     },
     /// A system call failed.
     #[error("cannot {doing}")]

@@ -5,19 +5,15 @@ mod pty;
 mod socket;
 mod stdio;
 
-use crate::Options;
+use crate::options::To;
 use crate::outlet::{OpenError, Outlet};
 
-/// Opens the one that the command line names.
-pub(crate) fn open(options: &Options) -> Result<Box<dyn Outlet>, OpenError> {
-    if let Some(link) = &options.pty {
-        return Ok(Box::new(pty::Pty::open(link.as_deref())?));
-    }
-    if let Some(path) = &options.unix {
-        return Ok(Box::new(socket::Socket::open(path)?));
-    }
-    if let Some(path) = &options.file {
-        return Ok(Box::new(file::LogFile::open(path)?));
-    }
-    Ok(Box::new(stdio::Stdio::open()?))
+/// Opens `to`, the way out of `what`.
+pub(crate) fn open(to: &To, what: &str) -> Result<Box<dyn Outlet>, OpenError> {
+    Ok(match to {
+        To::Stdio => Box::new(stdio::Stdio::open()?),
+        To::Pty(link) => Box::new(pty::Pty::open(link.as_deref(), what)?),
+        To::Unix(path) => Box::new(socket::Socket::open(path)?),
+        To::File(path) => Box::new(file::LogFile::open(path)?),
+    })
 }

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use crate::outlet::{OpenError, Outlet};
+use crate::outlet::{OpenError, Outlet, ReaderId};
 use crate::window::Size;
 
 /// A log of the console.
@@ -19,8 +19,8 @@ impl LogFile {
 }
 
 impl Outlet for LogFile {
-    fn output(&self) -> Option<BorrowedFd<'_>> {
-        self.0.as_ref().map(AsFd::as_fd)
+    fn readers(&self) -> Vec<(ReaderId, BorrowedFd<'_>)> {
+        self.0.iter().map(|file| (0, file.as_fd())).collect()
     }
 
     fn input(&self) -> Option<BorrowedFd<'_>> {
@@ -35,7 +35,7 @@ impl Outlet for LogFile {
 
     fn input_ended(&mut self) {}
 
-    fn output_failed(&mut self, reason: &str) {
+    fn reader_left(&mut self, _reader: ReaderId, reason: &str) {
         tracing::warn!("the console's output is no longer added to its file: {reason}");
         self.0 = None;
     }

@@ -13,7 +13,7 @@ use nix::sys::stat::Mode;
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
 use tracing::info;
 
-use crate::outlet::{OpenError, Outlet};
+use crate::outlet::{OpenError, Outlet, ReaderId};
 use crate::window::Size;
 
 /// Our end of a pseudo-terminal.
@@ -22,12 +22,14 @@ pub(super) struct Pty {
     /// Told when somebody opens the other end. Without, one would have to look again and again.
     opens: Inotify,
     attached: bool,
+    /// How often somebody has attached.
+    attachments: ReaderId,
     _link: Option<Link>,
 }
 
 impl Pty {
     /// Makes a pseudo-terminal, and a symbolic link to it if one is wanted.
-    pub(super) fn open(link: Option<&Path>) -> Result<Self, OpenError> {
+    pub(super) fn open(link: Option<&Path>, what: &str) -> Result<Self, OpenError> {
         let failed = |source| OpenError::System { doing: "make a pseudo-terminal", source };
         let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC);
         let master = master.map_err(failed)?;
@@ -49,8 +51,8 @@ impl Pty {
         opens.add_watch(name.as_str(), AddWatchFlags::IN_OPEN).map_err(failed)?;
         let link = link.map(|link| Link::make(link, &name)).transpose()?;
         // Not a log line: whoever asked for a pseudo-terminal needs its name.
-        eprintln!("atoll-console: the console is at {name}");
-        let mut pty = Self { master, opens, attached: false, _link: link };
+        eprintln!("atoll-console: {what} is at {name}");
+        let mut pty = Self { master, opens, attached: false, attachments: 0, _link: link };
         pty.check();
         Ok(pty)
     }
@@ -66,12 +68,12 @@ impl Pty {
 }
 
 impl Outlet for Pty {
-    fn output(&self) -> Option<BorrowedFd<'_>> {
-        self.attached.then(|| self.master.as_fd())
+    fn readers(&self) -> Vec<(ReaderId, BorrowedFd<'_>)> {
+        self.input().map(|fd| (self.attachments, fd)).into_iter().collect()
     }
 
     fn input(&self) -> Option<BorrowedFd<'_>> {
-        self.output()
+        self.attached.then(|| self.master.as_fd())
     }
 
     fn events(&self) -> Option<BorrowedFd<'_>> {
@@ -84,6 +86,7 @@ impl Outlet for Pty {
         if attached != self.attached {
             info!("{} the pseudo-terminal", if attached { "attached to" } else { "detached from" });
         }
+        self.attachments = self.attachments.saturating_add(u64::from(attached && !self.attached));
         self.attached = attached;
     }
 
@@ -91,7 +94,7 @@ impl Outlet for Pty {
         self.check();
     }
 
-    fn output_failed(&mut self, _reason: &str) {
+    fn reader_left(&mut self, _reader: ReaderId, _reason: &str) {
         self.check();
     }
 

@@ -9,7 +9,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use crate::outlet::{OpenError, Outlet};
+use crate::outlet::{OpenError, Outlet, ReaderId};
 use crate::terminal::RawTerminal;
 use crate::window::Size;
 
@@ -64,8 +64,8 @@ fn resizes() -> Result<SignalFd, OpenError> {
 }
 
 impl Outlet for Stdio {
-    fn output(&self) -> Option<BorrowedFd<'_>> {
-        self.output.as_ref().map(AsFd::as_fd)
+    fn readers(&self) -> Vec<(ReaderId, BorrowedFd<'_>)> {
+        self.output.iter().map(|output| (0, output.as_fd())).collect()
     }
 
     fn input(&self) -> Option<BorrowedFd<'_>> {
@@ -86,7 +86,7 @@ impl Outlet for Stdio {
         self.input = None;
     }
 
-    fn output_failed(&mut self, reason: &str) {
+    fn reader_left(&mut self, _reader: ReaderId, reason: &str) {
         tracing::warn!("nobody reads the console's output any more: {reason}");
         self.output = None;
     }

@@ -3,6 +3,8 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use crate::rig::{MOMENT, Rig, connect, eventually, pattern, reader};
@@ -203,4 +205,93 @@ fn a_hundred_clients_leave_nothing_behind() {
         (rig.process.open_files().unwrap() == files).then_some(())
     });
     drop(attached(&mut rig));
+}
+
+#[test]
+fn all_clients_read_and_the_first_types() {
+    let mut rig = start();
+    let mut first = attached(&mut rig);
+    let mut second = client(&rig);
+    let mut seen = [0];
+    second.read_exact(&mut seen).unwrap();
+    assert_eq!(&seen, b"!", "who joins sees what there was");
+    rig.guest.print(b"both");
+    for client in [&mut first, &mut second] {
+        let mut got = [0; 4];
+        client.read_exact(&mut got).unwrap();
+        assert_eq!(&got, b"both");
+    }
+    second.write_all(b"later").unwrap();
+    thread::sleep(MOMENT);
+    first.write_all(b"now").unwrap();
+    assert_eq!(rig.guest.read(3), b"now");
+    drop(first);
+    assert_eq!(rig.guest.read(5), b"later");
+}
+
+#[test]
+fn a_client_that_reads_nothing_stops_neither_the_guest_nor_the_others() {
+    let mut rig = start();
+    let asleep = attached(&mut rig);
+    let awake = client(&rig);
+    let out = pattern(4 * MIB);
+    let reading = reader(awake, 1 + out.len());
+    rig.guest.print(&out);
+    assert!(reading.join().unwrap()[1..] == out, "the output differs");
+    drop(asleep);
+}
+
+#[test]
+fn with_replay_a_client_gets_what_another_has_read() {
+    let mut rig =
+        Rig::start(|dir| vec![format!("--unix={}", dir.join("tty").display()), "--replay".into()]);
+    drop(attached(&mut rig));
+    thread::sleep(MOMENT);
+    let mut next = client(&rig);
+    let mut got = [0];
+    next.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"!");
+}
+
+#[test]
+fn a_hundred_polite_clients_during_output_lose_and_double_nothing() {
+    let mut rig = start();
+    let path = rig.path("tty");
+    // More than a hundred clients can get as it is paced below.
+    let out = pattern(16 * MIB);
+    let expected = out.clone();
+    let (read, mut printed) = (Arc::new(AtomicUsize::new(0)), 0_usize);
+    let count_read = Arc::clone(&read);
+    let reading = thread::spawn(move || {
+        let mut got: Vec<u8> = Vec::new();
+        let mut piece = vec![0; 20_000];
+        for _ in 0..100 {
+            let mut client = connect(&path);
+            let count = client.read(&mut piece).unwrap();
+            got.extend_from_slice(&piece[..count]);
+            // No more for this one; but what was sent to it is its own.
+            client.shutdown(Shutdown::Read).unwrap();
+            client.read_to_end(&mut got).unwrap();
+            count_read.store(got.len(), Ordering::Relaxed);
+        }
+        let mut last = connect(&path);
+        let mut rest = vec![0; expected.len() - got.len()];
+        let (first, others) = rest.split_at_mut(1);
+        last.read_exact(first).unwrap();
+        // It is attached, so the guest waits for it.
+        count_read.store(usize::MAX, Ordering::Relaxed);
+        last.read_exact(others).unwrap();
+        got.extend(rest);
+        assert!(got == expected, "the output differs");
+    });
+    for piece in out.chunks(20_000) {
+        // Never more than is kept while nobody is attached, but for the last client.
+        eventually("somebody to read", || {
+            let ahead = printed.saturating_sub(read.load(Ordering::Relaxed));
+            (ahead < 100_000).then_some(())
+        });
+        rig.guest.print(piece);
+        printed += piece.len();
+    }
+    reading.join().unwrap();
 }
