@@ -1,7 +1,9 @@
 //! Disk images: made before a guest starts, looked at after it has ended.
 
 use std::fs::File;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
 use crate::artifacts;
 use crate::process::tool;
@@ -114,6 +116,40 @@ pub fn pattern(size: usize) -> Vec<u8> {
 /// The MD5 sum of the file at `path`.
 #[track_caller]
 pub fn md5(path: &Path) -> String {
-    let line = tool("md5sum", [path]);
+    sum(&tool("md5sum", [path]))
+}
+
+/// The MD5 sum of bytes that are not all there at once.
+pub struct Md5(Child);
+
+impl Md5 {
+    /// Of nothing yet.
+    ///
+    /// # Panics
+    /// Without an `md5sum` on this machine.
+    #[track_caller]
+    #[expect(clippy::new_without_default, reason = "it starts a process")]
+    pub fn new() -> Self {
+        let mut program = Command::new("md5sum");
+        program.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Self(program.spawn().expect("start md5sum"))
+    }
+
+    /// Adds `bytes`.
+    #[track_caller]
+    pub fn add(&mut self, bytes: &[u8]) {
+        let pipe = self.0.stdin.as_mut().expect("a pipe to md5sum");
+        pipe.write_all(bytes).expect("write to md5sum");
+    }
+
+    /// The sum of all that was added.
+    #[track_caller]
+    pub fn finish(self) -> String {
+        let output = self.0.wait_with_output().expect("wait for md5sum");
+        sum(&String::from_utf8_lossy(&output.stdout))
+    }
+}
+
+fn sum(line: &str) -> String {
     line.split_whitespace().next().expect("md5sum prints a sum").to_owned()
 }

@@ -3,9 +3,11 @@
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread::JoinHandle;
 
+use crate::image::{Md5, pattern};
 use crate::process::{Process, tool};
 use crate::{program, wait_for};
 
@@ -91,6 +93,46 @@ impl Tap {
         })
     }
 
+    /// Listens at the host's address; whoever connects is sent bytes without a pause until
+    /// [`Stream::end`], which returns their MD5 sum.
+    #[track_caller]
+    pub fn stream_to_guest(&self) -> Stream {
+        let ended = Arc::new(AtomicBool::new(false));
+        let told = Arc::clone(&ended);
+        let (port, sum) = self.serve(move |mut stream| {
+            let piece = pattern(64 << 10);
+            let mut sum = Md5::new();
+            // No two pieces alike, or one that came twice would not show in their order.
+            for number in 0u64.. {
+                let piece = [&number.to_le_bytes()[..], &piece].concat();
+                stream.write_all(&piece).expect("send to the guest");
+                sum.add(&piece);
+                if told.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+            stream.shutdown(std::net::Shutdown::Write).expect("say the end to the guest");
+            let _nothing = stream.read(&mut [0]);
+            sum.finish()
+        });
+        Stream { port, ended, sum }
+    }
+
+    /// Listens at the host's address; returns the MD5 sum of all that who connects says.
+    #[track_caller]
+    pub fn sum_from_guest(&self) -> (u16, JoinHandle<String>) {
+        self.serve(|mut stream| {
+            let mut sum = Md5::new();
+            let mut piece = vec![0; 64 << 10];
+            loop {
+                match stream.read(&mut piece).expect("hear from the guest") {
+                    0 => return sum.finish(),
+                    count => sum.add(&piece[..count]),
+                }
+            }
+        })
+    }
+
     #[track_caller]
     fn serve<T: Send + 'static>(
         &self,
@@ -103,6 +145,23 @@ impl Tap {
             conversation(stream)
         });
         (port, served)
+    }
+}
+
+/// Bytes on their way to a guest.
+pub struct Stream {
+    /// Where the guest gets them.
+    pub port: u16,
+    ended: Arc<AtomicBool>,
+    sum: JoinHandle<String>,
+}
+
+impl Stream {
+    /// Ends it, waits until the guest has read all of it and returns its MD5 sum.
+    #[track_caller]
+    pub fn end(self) -> String {
+        self.ended.store(true, Ordering::Relaxed);
+        self.sum.join().expect("the host's sender")
     }
 }
 

@@ -5,7 +5,6 @@ use std::time::Duration;
 use atoll_tests::backend::Backend;
 use atoll_tests::console::Console;
 use atoll_tests::guest::Guest;
-use atoll_tests::image::{md5, pattern};
 use atoll_tests::network::Tap;
 use atoll_tests::require;
 use atoll_tests::requirement::Requirement::{Root, StockKvm};
@@ -13,8 +12,6 @@ use atoll_tests::scratch::Scratch;
 use atoll_tests::{PATIENCE, wait_for};
 
 use super::{kill_again_and_again, kills};
-
-const TRANSFER: usize = 8 << 20;
 
 #[test]
 fn tcp_streams_and_a_console_survive_the_deaths_of_their_processes() {
@@ -29,31 +26,30 @@ fn tcp_streams_and_a_console_survive_the_deaths_of_their_processes() {
     guest.check(&tap.guest_setup("eth0"));
     guest.check(&format!("ping -c 1 {}", tap.host()));
 
-    let message = pattern(TRANSFER);
-    let sum = format!("{}  -", md5(&scratch.write("sent", &message)));
-    let (port, sent) = tap.send_to_guest(message);
+    // One stream each way, both on their way for as long as the process dies.
+    let down = tap.stream_to_guest();
+    let (up, heard) = tap.sum_from_guest();
+    let host = tap.host();
     guest.check(&format!(
-        "(nc {} {port} < /dev/null | md5sum > /tmp/sum; touch /tmp/over) > /dev/null 2>&1 &",
-        tap.host()
+        "(nc {host} {} < /dev/null | md5sum > /tmp/down) 2> /dev/null &",
+        down.port
+    ));
+    guest.check(&format!(
+        "mkfifo /tmp/copy; (md5sum < /tmp/copy > /tmp/up) 2> /dev/null & \
+         dd if=/dev/urandom of=/tmp/a bs=64k count=4 2> /dev/null; \
+         (n=0; while [ ! -e /tmp/stop ]; do n=$((n+1)); echo $n; cat /tmp/a; done \
+         | tee /tmp/copy | nc {host} {up}) > /dev/null 2>&1 &"
     ));
     kill_again_and_again(&mut net, kills(6));
-    wait_for("the end of the stream", || {
+    guest.check("touch /tmp/stop");
+    let sum = |md5| format!("{md5}  -");
+    let (heard, sent) = (heard.join().expect("the host's receiver"), down.end());
+    wait_for("the guest's sums", || {
         std::thread::sleep(Duration::from_millis(300));
-        (guest.run("[ -e /tmp/over ]").status == 0).then_some(())
+        (guest.run("[ -s /tmp/up ] && [ -s /tmp/down ]").status == 0).then_some(())
     });
-    assert_eq!(guest.check("cat /tmp/sum"), sum, "from the host to the guest");
-    sent.join().expect("the host's sender");
-
-    let (port, heard) = tap.hear_from_guest();
-    guest.check(&format!(
-        "dd if=/dev/urandom of=/tmp/a bs=1M count=4 2> /dev/null; md5sum < /tmp/a > /tmp/sum; \
-         (nc {} {port} < /tmp/a) > /dev/null 2>&1 &",
-        tap.host()
-    ));
-    kill_again_and_again(&mut net, kills(6).div_ceil(2));
-    let heard = heard.join().expect("the host's receiver");
-    let heard = format!("{}  -", md5(&scratch.write("heard", heard)));
-    assert_eq!(guest.check("cat /tmp/sum"), heard, "from the guest to the host");
+    assert_eq!(guest.check("cat /tmp/up"), sum(heard), "from the guest to the host");
+    assert_eq!(guest.check("cat /tmp/down"), sum(sent), "from the host to the guest");
 
     // A console's shell lives in the guest; the far end of the line has to connect again.
     guest.check("setsid sh -c 'exec sh < /dev/hvc1 > /dev/hvc1 2>&1' &");
