@@ -25,13 +25,13 @@ const SCRATCH: &str = "/dev/scratch";
 fn fio_finds_every_byte_right_while_its_disk_s_process_dies_hangs_and_is_replaced() {
     require!(StockKvm, Root, Artifact("root.ext4"));
     let image = Image::blank(16 * MIB);
-    let mut backend = Backend::blk(&image, &["--num-queues=2"]);
+    let mut backend = Backend::blk(&image, &["--num-queues=4"]);
     let mut guest =
-        with_tools().cpus(2).device("blk", backend.socket(), ",queues=2,id=data").boot();
+        with_tools().cpus(4).device("blk", backend.socket(), ",queues=4,id=data").boot();
     load::prepare(&mut guest);
-    assert_eq!(guest.check("ls /sys/block/vdb/mq | wc -l"), "2");
+    assert_eq!(guest.check("ls /sys/block/vdb/mq | wc -l"), "4");
 
-    let fio = Fio::start(&mut guest, "/dev/vdb", 2, 32);
+    let fio = Fio::start(&mut guest, "/dev/vdb", 4, 32);
     kill_again_and_again(&mut backend, kills(10));
     for round in 0..3 {
         backend.process().signal(Signal::SIGSTOP);
