@@ -10,12 +10,13 @@ use anyhow::{Context, Result};
 use crate::command;
 
 /// Run when the package is in place: the user and the folder of images exist, and systemd
-/// knows the units.
+/// knows the units. Where folders can't be made now, as in a root that is still being built, they
+/// are at the next boot.
 const POSTINST: &str = "#!/bin/sh
 set -e
 if [ \"$1\" = configure ]; then
     if command -v systemd-sysusers > /dev/null; then systemd-sysusers atoll.conf; fi
-    if command -v systemd-tmpfiles > /dev/null; then systemd-tmpfiles --create atoll.conf; fi
+    if command -v systemd-tmpfiles > /dev/null; then systemd-tmpfiles --create atoll.conf || true; fi
     if [ -d /run/systemd/system ]; then systemctl daemon-reload; fi
 fi
 ";
