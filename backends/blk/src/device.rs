@@ -6,6 +6,7 @@ use atoll_backend::{ConfigRefused, Device, DeviceError, Identity, Worker};
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_FLUSH;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
+use crate::complaints::Complaints;
 use crate::image::{Claim, Image, ImageError};
 use crate::options::Options;
 use crate::space;
@@ -69,6 +70,7 @@ impl Device for Block {
             image: Arc::clone(&self.image),
             _claim: claim,
             id: self.id,
+            complaints: Complaints::default(),
             flush_writes: features & 1 << VIRTIO_BLK_F_FLUSH == 0,
         }))
     }

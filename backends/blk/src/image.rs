@@ -4,13 +4,16 @@
 use std::fs::{File, FileType, OpenOptions};
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use atoll_backend::{Reader, Writer};
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::lock::{self, LockError};
+use crate::ranges::Range;
 
 /// The unit of virtio-blk, whatever the disk's own (virtio 1.3 §5.2.4).
 pub(crate) const SECTOR: u64 = 512;
@@ -151,6 +154,55 @@ impl Image {
     /// Returns when all that was written before is on stable storage.
     pub(crate) fn flush(&self) -> io::Result<()> {
         self.file.sync_data()
+    }
+
+    /// Gives the space of `range` back to the host, where the host can take it: it is advice.
+    pub(crate) fn discard(&self, range: Range) -> io::Result<()> {
+        match self.allocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, range) {
+            Err(Errno::EOPNOTSUPP) => Ok(()),
+            done => done.map_err(Into::into),
+        }
+    }
+
+    /// Makes `range` read as zeroes; it keeps its space unless it may be unmapped.
+    pub(crate) fn write_zeroes(&self, range: Range) -> io::Result<()> {
+        let mode = if range.unmap {
+            FallocateFlags::FALLOC_FL_PUNCH_HOLE
+        } else {
+            FallocateFlags::FALLOC_FL_ZERO_RANGE
+        };
+        match self.allocate(mode, range) {
+            // Not every file system has both.
+            Err(Errno::EOPNOTSUPP) => self.write_zero_bytes(range),
+            done => done.map_err(Into::into),
+        }
+    }
+
+    fn allocate(&self, mode: FallocateFlags, range: Range) -> Result<(), Errno> {
+        if range.len == 0 {
+            return Ok(());
+        }
+        let mode = mode | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        // Both are within the disk, whose length is a file's.
+        let (offset, len) = (range.offset as libc::off_t, range.len as libc::off_t);
+        loop {
+            match fallocate(&self.file, mode, offset, len) {
+                Err(Errno::EINTR) => {}
+                done => return done,
+            }
+        }
+    }
+
+    fn write_zero_bytes(&self, range: Range) -> io::Result<()> {
+        static ZEROES: [u8; 16 << 10] = [0; 16 << 10];
+        let (mut offset, mut left) = (range.offset, range.len);
+        while left > 0 {
+            let here = left.min(ZEROES.len() as u64);
+            self.file.write_all_at(ZEROES.get(..here as usize).unwrap_or_default(), offset)?;
+            offset = offset.saturating_add(here);
+            left = left.saturating_sub(here);
+        }
+        Ok(())
     }
 }
 

@@ -2,10 +2,12 @@
 //! and signals are the shared crate's.
 #![forbid(unsafe_code)]
 
+mod complaints;
 mod device;
 mod image;
 mod lock;
 mod options;
+mod ranges;
 mod request;
 mod space;
 mod worker;

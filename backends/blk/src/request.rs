@@ -3,13 +3,16 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![warn(clippy::panic, clippy::unreachable)]
 
+use std::fmt;
+
 use atoll_backend::{Chain, ChainFault, Reader, Writer};
 use virtio_bindings::virtio_blk::{
-    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_FLUSH, VIRTIO_BLK_T_GET_ID,
-    VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT,
+    VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH,
+    VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
 };
 
 use crate::image::SECTOR;
+use crate::ranges::{self, Ranges};
 
 /// What a request is checked against.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +27,40 @@ pub(crate) enum Action<'chain> {
     Read { offset: u64, data: Writer<'chain> },
     Write { offset: u64, data: Reader<'chain> },
     Flush,
+    Discard { ranges: Ranges },
+    WriteZeroes { ranges: Ranges },
     GetId { data: Writer<'chain> },
+}
+
+/// What a request is about, as the log says it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Subject {
+    what: &'static str,
+    /// The offset in bytes of what it begins with, where it is about a place.
+    offset: Option<u64>,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.offset {
+            Some(offset) => write!(f, "{} at sector {}", self.what, offset.wrapping_div(SECTOR)),
+            None => f.write_str(self.what),
+        }
+    }
+}
+
+impl Action<'_> {
+    pub(crate) fn subject(&self) -> Subject {
+        let (what, offset) = match self {
+            Self::Read { offset, .. } => ("a read", Some(*offset)),
+            Self::Write { offset, .. } => ("a write", Some(*offset)),
+            Self::Flush => ("a flush", None),
+            Self::Discard { ranges } => ("a discard", ranges.offset()),
+            Self::WriteZeroes { ranges } => ("a write of zeroes", ranges.offset()),
+            Self::GetId { .. } => ("a request for the serial number", None),
+        };
+        Subject { what, offset }
+    }
 }
 
 /// A request that can be acted on.
@@ -51,13 +87,20 @@ pub(crate) enum BadRequest {
     BeyondEnd { sector: u64, len: usize },
     #[error("the disk is read-only")]
     ReadOnly,
+    #[error("{len} bytes are not 1 to {max} ranges of sectors")]
+    RangeCount { len: usize, max: u32 },
+    #[error("{sectors} sectors are more than the {max} that one range may have")]
+    LongRange { sectors: u32, max: u32 },
+    #[error("the flags {flags:#x} of a range mean nothing here")]
+    RangeFlags { flags: u32 },
 }
 
 impl BadRequest {
     /// The status to fail the request with.
     pub(crate) fn status(self) -> u8 {
         let status = match self {
-            Self::Unknown { .. } => VIRTIO_BLK_S_UNSUPP,
+            // virtio 1.3 §5.2.6.2: flags that are not known are not supported either.
+            Self::Unknown { .. } | Self::RangeFlags { .. } => VIRTIO_BLK_S_UNSUPP,
             _ => VIRTIO_BLK_S_IOERR,
         };
         status as u8
@@ -75,14 +118,25 @@ impl<'chain> Request<'chain> {
         let [kind, _reserved, sector_low, sector_high]: [u32; 4] =
             header.read_obj::<[u32; 4]>().ok_or(BadRequest::NoHeader { len })?.map(u32::from_le);
         let sector = u64::from(sector_high) << 32 | u64::from(sector_low);
-        let data = header;
+        let mut data = header;
         let action = match kind {
             VIRTIO_BLK_T_IN => {
                 Action::Read { offset: limits.offset(sector, room.len())?, data: room }
             }
-            VIRTIO_BLK_T_OUT if limits.read_only => return Err(BadRequest::ReadOnly),
+            VIRTIO_BLK_T_OUT | VIRTIO_BLK_T_DISCARD | VIRTIO_BLK_T_WRITE_ZEROES
+                if limits.read_only =>
+            {
+                return Err(BadRequest::ReadOnly);
+            }
             VIRTIO_BLK_T_OUT => Action::Write { offset: limits.offset(sector, data.len())?, data },
             VIRTIO_BLK_T_FLUSH => Action::Flush,
+            VIRTIO_BLK_T_DISCARD => {
+                Action::Discard { ranges: Ranges::parse(&mut data, limits, ranges::DISCARD)? }
+            }
+            VIRTIO_BLK_T_WRITE_ZEROES => {
+                let ranges = Ranges::parse(&mut data, limits, ranges::WRITE_ZEROES)?;
+                Action::WriteZeroes { ranges }
+            }
             VIRTIO_BLK_T_GET_ID => Action::GetId { data: room },
             kind => return Err(BadRequest::Unknown { kind }),
         };
@@ -92,7 +146,7 @@ impl<'chain> Request<'chain> {
 
 impl Limits {
     /// The offset in bytes of a range of whole sectors that is within the disk.
-    fn offset(self, sector: u64, len: usize) -> Result<u64, BadRequest> {
+    pub(crate) fn offset(self, sector: u64, len: usize) -> Result<u64, BadRequest> {
         let bytes = len as u64;
         if !bytes.is_multiple_of(SECTOR) {
             return Err(BadRequest::PartialSector { len });

@@ -3,13 +3,16 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
+use std::time::Instant;
 
 use atoll_backend::{Chain, Reader, Vring, VringError, Wait, Worker};
-use tap::TapFallible;
+use tap::{TapFallible, TapOptional};
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
 
+use crate::complaints::Complaints;
 use crate::image::{Claim, Image};
-use crate::request::{Action, Limits, Request};
+use crate::ranges::{Range, Ranges};
+use crate::request::{Action, Limits, Request, Subject};
 
 /// The length of the answer to a request for the serial number (virtio 1.3 §5.2.6).
 pub(crate) const ID_LEN: usize = 20;
@@ -20,6 +23,7 @@ pub(crate) struct BlockQueue {
     /// Given back when the ring has stopped.
     pub(crate) _claim: Claim,
     pub(crate) id: [u8; ID_LEN],
+    pub(crate) complaints: Complaints,
     /// The driver can't ask for durability, so that it is due with each write.
     pub(crate) flush_writes: bool,
 }
@@ -39,7 +43,7 @@ impl BlockQueue {
     /// Does what the chain asks for, and says how it went in the status. Returns how many bytes of
     /// its room are written, from the first on without a gap (virtio 1.3 §2.7.8.2): the status is
     /// the last of them, so that a failed read has none to show.
-    fn answer(&self, chain: &Chain) -> u32 {
+    fn answer(&mut self, chain: &Chain) -> u32 {
         let limits = Limits { len: self.image.len(), read_only: self.image.is_read_only() };
         let (status, code) = match Request::parse(chain, limits) {
             Ok(Request { action, status }) => (Some(status), self.act(action)),
@@ -55,14 +59,17 @@ impl BlockQueue {
     }
 
     /// Acts, and returns the request's status.
-    fn act(&self, action: Action<'_>) -> u8 {
+    fn act(&mut self, action: Action<'_>) -> u8 {
+        let subject = action.subject();
         let result = match action {
             Action::Read { offset, mut data } => self.image.read(offset, &mut data),
             Action::Write { offset, mut data } => self.write(offset, &mut data),
             Action::Flush => self.image.flush(),
+            Action::Discard { ranges } => self.change(&ranges, Image::discard),
+            Action::WriteZeroes { ranges } => self.change(&ranges, Image::write_zeroes),
             Action::GetId { mut data } => data.write(&self.id).map(drop),
         };
-        let status = match result.tap_err(|error| self.log(error)) {
+        let status = match result.tap_err(|error| self.complain(subject, error)) {
             Ok(()) => VIRTIO_BLK_S_OK,
             Err(_logged) => VIRTIO_BLK_S_IOERR,
         };
@@ -71,11 +78,28 @@ impl BlockQueue {
 
     fn write(&self, offset: u64, data: &mut Reader<'_>) -> io::Result<()> {
         self.image.write(offset, data)?;
-        // virtio 1.3 §5.2.6.2: without VIRTIO_BLK_F_FLUSH a completed write is a durable one.
+        self.settle()
+    }
+
+    fn change(
+        &self,
+        ranges: &Ranges,
+        change: impl Fn(&Image, Range) -> io::Result<()>,
+    ) -> io::Result<()> {
+        ranges.iter().try_for_each(|range| change(&self.image, range))?;
+        self.settle()
+    }
+
+    /// virtio 1.3 §5.2.6.2: without VIRTIO_BLK_F_FLUSH a completed write is a durable one.
+    fn settle(&self) -> io::Result<()> {
         if self.flush_writes { self.image.flush() } else { Ok(()) }
     }
 
-    fn log(&self, error: &io::Error) {
-        tracing::warn!("request failed on {}: {error}", self.image.path().display());
+    fn complain(&mut self, subject: Subject, error: &io::Error) {
+        let path = self.image.path().display();
+        self.complaints.make(Instant::now()).tap_some(|unsaid| match unsaid {
+            0 => tracing::warn!("{subject} failed on {path}: {error}"),
+            _ => tracing::warn!("{subject} failed on {path}, as {unsaid} did before: {error}"),
+        });
     }
 }

@@ -23,6 +23,13 @@ impl BlkRequest {
     /// VIRTIO_BLK_T_GET_ID.
     pub const GET_ID: u32 = 8;
 
+    /// VIRTIO_BLK_T_DISCARD.
+    pub const DISCARD: u32 = 11;
+    /// VIRTIO_BLK_T_WRITE_ZEROES.
+    pub const WRITE_ZEROES: u32 = 13;
+    /// VIRTIO_BLK_T_SECURE_ERASE.
+    pub const SECURE_ERASE: u32 = 14;
+
     /// VIRTIO_BLK_S_OK.
     pub const OK: u8 = 0;
     /// VIRTIO_BLK_S_IOERR.
@@ -72,6 +79,23 @@ impl BlkRequest {
     /// [`Error::NoMemory`].
     pub fn flush(memory: &Memory) -> Result<Self, Error> {
         Self::new(memory, Self::FLUSH, 0, Vec::new())
+    }
+
+    /// A request of a `kind` that names ranges: sector, number of sectors, flags.
+    ///
+    /// # Errors
+    /// [`Error::NoMemory`].
+    pub fn ranges(memory: &Memory, kind: u32, ranges: &[(u64, u32, u32)]) -> Result<Self, Error> {
+        let bytes: Vec<u8> = ranges
+            .iter()
+            .flat_map(|(sector, sectors, flags)| {
+                let rest = [sectors.to_le_bytes(), flags.to_le_bytes()];
+                sector.to_le_bytes().into_iter().chain(rest.into_iter().flatten())
+            })
+            .collect();
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let data = vec![Buffer::readable(memory.put(&bytes)?, len)];
+        Self::new(memory, kind, 0, data)
     }
 
     /// The chain to submit.

@@ -21,7 +21,10 @@ fn config_space_tells_capacity_segments_and_queues() {
     assert_eq!(config[12..16], 126u32.to_le_bytes());
     assert_eq!(config[20..24], 512u32.to_le_bytes());
     assert_eq!(config[34..36], 3u16.to_le_bytes());
-    assert_eq!(config[36..], [0; 24], "what is beyond the end reads as zero");
+    let word = |at: usize| u32::from_le_bytes(config[at..at + 4].try_into().unwrap());
+    assert_eq!([36, 40, 44].map(word), [1 << 21, 16, 1], "discard");
+    assert_eq!([48, 52, 56].map(word), [1 << 17, 1, 1], "write zeroes");
+    assert_eq!(driver.device.config(60, 24).unwrap(), [0; 24], "there is nothing behind the end");
     assert_eq!(driver.device.config(34, 2).unwrap(), 3u16.to_le_bytes());
     assert_eq!(driver.device.queue_count().unwrap(), 3);
     let offered = driver.device.offered();
@@ -108,8 +111,8 @@ fn flush_and_unknown_requests_get_their_status() {
     let memory = driver.memory();
     let flush = BlkRequest::flush(&memory).unwrap();
     assert_eq!(driver.request(&flush), (BlkRequest::OK, 1));
-    let discard = BlkRequest::new(&memory, 11, 0, Vec::new()).unwrap();
-    assert_eq!(driver.request(&discard), (BlkRequest::UNSUPP, 1));
+    let erase = BlkRequest::ranges(&memory, BlkRequest::SECURE_ERASE, &[(0, 8, 0)]).unwrap();
+    assert_eq!(driver.request(&erase), (BlkRequest::UNSUPP, 1));
 }
 
 #[test]
