@@ -30,14 +30,23 @@ fn message(vector: u8) -> Msi {
 }
 
 impl Rig {
-    /// Whether `vector` is requested in the local APIC, within a moment.
+    /// Whether `vector` is requested in the local APIC, however long a busy machine takes for it.
     fn is_requested(&self, vector: u8) -> bool {
+        self.is_requested_within(5000, vector)
+    }
+
+    /// Whether it stays away for a moment.
+    fn is_not_requested(&self, vector: u8) -> bool {
+        !self.is_requested_within(50, vector)
+    }
+
+    fn is_requested_within(&self, looks: u32, vector: u8) -> bool {
         let requested = || {
             let lapic = self.vcpu.get_lapic().unwrap();
             let register = 0x200 + usize::from(vector / 32) * 0x10 + usize::from(vector % 32 / 8);
             lapic.regs[register] as u8 & (1 << (vector % 8)) != 0
         };
-        (0..50).any(|_| {
+        (0..looks).any(|_| {
             std::thread::sleep(std::time::Duration::from_millis(1));
             requested()
         })
@@ -80,7 +89,7 @@ fn a_signalled_event_becomes_the_interrupt_of_its_route() {
     let call = Event::new().unwrap();
     rig.gsis.set_msi(gsi, message(0x51)).unwrap();
     rig.gsis.attach(gsi, &call).unwrap();
-    assert!(!rig.is_requested(0x51));
+    assert!(rig.is_not_requested(0x51));
     call.signal();
     assert!(rig.is_requested(0x51));
     // Another message, the same event.
@@ -98,7 +107,7 @@ fn what_is_signalled_while_detached_waits_and_is_delivered_once() {
     rig.gsis.attach(gsi, &call).unwrap();
     rig.gsis.detach(gsi, &call).unwrap();
     call.signal();
-    assert!(!rig.is_requested(0x51));
+    assert!(rig.is_not_requested(0x51));
     assert!(call.is_signalled(), "pending");
     rig.gsis.attach(gsi, &call).unwrap();
     assert!(rig.is_requested(0x51));
