@@ -12,6 +12,10 @@ Examples:
     atoll run --kernel vmlinux --cmdline 'root=/dev/vda console=hvc0' \\
               --disk path=root.img --net tap=tap0 --console stdio
 
+  The same with a network that takes no privilege, and the guest's ssh on the host's port 2222:
+    atoll run --kernel vmlinux --cmdline 'root=/dev/vda console=hvc0' \\
+              --disk path=root.img --net user,hostfwd=tcp:2222:22 --console stdio
+
   The same disk, served by somebody else:
     atoll-blk --socket-path=/run/vm/blk.sock --blk-file=root.img &
     atoll run --kernel vmlinux --device blk,socket=/run/vm/blk.sock --console stdio

@@ -5,11 +5,14 @@ use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{VIRTIO_NET_F_MAC, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS};
 
+use crate::attachment::Attachment;
 use crate::config_space::ConfigSpace;
-use crate::offload::{self, Features, bit_of};
+use crate::offload::{Features, bit_of};
+use crate::passt::Keeper;
 use crate::receive::Receive;
+use crate::stream::UserNet;
 use crate::transmit::Transmit;
-use crate::{Options, Tap, TapError};
+use crate::{Options, PasstError, Tap, TapError};
 
 /// What `--print-capabilities` says.
 pub const CAPABILITIES: Capabilities = Capabilities { device_type: "net", features: &[] };
@@ -22,26 +25,37 @@ const MAX_QUEUE_SIZE: u16 = 1024;
 #[error("the driver did not accept VIRTIO_F_VERSION_1, and older ones are not served")]
 struct LegacyDriver;
 
-/// A network device on a TAP.
+/// What the network device is to be attached to can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// A TAP.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// The user-mode network.
+    #[error(transparent)]
+    Passt(#[from] PasstError),
+}
+
+/// A network device.
 pub struct Net {
-    /// One for each pair of queues. virtio 1.3 §5.1.2: pair N is queues 2N (receive) and 2N + 1.
-    taps: Vec<Tap>,
+    attachment: Attachment,
     space: ConfigSpace,
 }
 
 impl Net {
-    /// Attaches to the TAP that the command line names.
+    /// Attaches to what the command line names.
     ///
     /// # Errors
-    /// [`TapError`] when it can't be used.
-    pub fn open(options: &Options) -> Result<Self, TapError> {
-        let tap = match (options.tap_fd, &options.tap) {
-            (Some(fd), _) => Tap::inherit(fd)?,
-            (None, name) => Tap::attach(name.as_deref().unwrap_or_default())?,
+    /// [`OpenError`] when it can't be used.
+    pub fn open(options: &Options) -> Result<Self, OpenError> {
+        let attachment = match (options.tap_fd, &options.tap) {
+            _ if options.user => Attachment::User(UserNet::new(Keeper::start(&options.hostfwd)?)),
+            (Some(fd), _) => Attachment::Tap(Tap::inherit(fd)?),
+            (None, name) => Attachment::Tap(Tap::attach(name.as_deref().unwrap_or_default())?),
         };
-        tracing::info!("attached to TAP {}", tap.name());
+        tracing::info!("attached to {attachment}");
         let space = ConfigSpace { mac: options.mac, mtu: options.mtu, queue_pairs: 1 };
-        Ok(Self { taps: vec![tap], space })
+        Ok(Self { attachment, space })
     }
 
     fn features(&self) -> u64 {
@@ -50,9 +64,8 @@ impl Net {
             (VIRTIO_NET_F_MTU, self.space.mtu.is_some()),
             (VIRTIO_NET_F_STATUS, true),
         ];
-        let uso = self.taps.iter().all(Tap::knows_uso);
         let offered = optional.iter().filter(|(_, offered)| *offered);
-        offered.fold(offload::offered(uso), |bits, &(bit, _)| bits | bit_of(bit))
+        offered.fold(self.attachment.offload_features(), |bits, &(bit, _)| bits | bit_of(bit))
     }
 }
 
@@ -81,19 +94,19 @@ impl Device for Net {
         if !features.has(VIRTIO_F_VERSION_1) {
             return Err(LegacyDriver.into());
         }
-        let pair = usize::from(index / 2);
-        let Some(tap) = self.taps.get(pair) else {
-            return Err(format!("there is no queue {index}").into());
-        };
-        if index.is_multiple_of(2) {
-            tap.set_offload(features.tap_offload())?;
-            Ok(Box::new(Receive::new(tap.clone(), features)))
-        } else {
-            Ok(Box::new(Transmit::new(tap.clone(), features)))
+        // virtio 1.3 §5.1.2: queue 0 receives and 1 transmits.
+        let attachment = self.attachment.clone();
+        match index {
+            0 => {
+                attachment.set_offload(features)?;
+                Ok(Box::new(Receive::new(attachment, features)))
+            }
+            1 => Ok(Box::new(Transmit::new(attachment, features))),
+            _ => Err(format!("there is no queue {index}").into()),
         }
     }
 
     fn reset(&self) {
-        // Nothing is kept between two rings' lives but what the kernel has queued in the TAP.
+        // Nothing is kept between two rings' lives but what is queued in the TAP or socket.
     }
 }

@@ -1,21 +1,28 @@
-//! A network device for a guest (virtio 1.3 §5.1) on a TAP interface of the host.
+//! A network device for a guest (virtio 1.3 §5.1) on a TAP interface of the host, or on the
+//! user-mode network of `passt`, which takes no privilege.
 //!
-//! Packets move with one copy, between the TAP and the guest's own buffers. Nothing here knows
+//! Packets move with one copy between the TAP and the guest's own buffers. Nothing here knows
 //! sockets or vhost-user; that is `atoll-backend`.
 
+mod attachment;
 mod config_space;
 mod device;
+mod forward;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
 mod header;
 mod mac;
 mod offload;
 mod options;
+mod passt;
 mod receive;
+mod stream;
 mod tap;
 mod transmit;
 
-pub use device::{CAPABILITIES, Net};
+pub use device::{CAPABILITIES, Net, OpenError};
+pub use forward::{Forward, NotForward};
 pub use mac::Mac;
 pub use options::Options;
+pub use passt::{PasstError, keep as keep_passt};
 pub use tap::{Tap, TapError};

@@ -74,6 +74,11 @@ pub(crate) fn offered(uso: bool) -> u64 {
     always.iter().chain(with_uso).fold(0, |bits, &bit| bits | bit_of(bit))
 }
 
+/// What to offer where frames come and go without a virtio header, so that none can be unfinished.
+pub(crate) fn without_headers() -> u64 {
+    bit_of(VIRTIO_NET_F_MRG_RXBUF)
+}
+
 pub(crate) fn bit_of(bit: u32) -> u64 {
     1 << bit
 }

@@ -1,5 +1,5 @@
-//! From the TAP to the guest (virtio 1.3 §5.1.6.4): each packet is read straight into the chains
-//! that the driver has made available, several of them for one packet where it accepted that.
+//! From the TAP, or the user-mode network, to the guest (virtio 1.3 §5.1.6.4): each packet of a
+//! TAP is read straight into the chains that the driver has made available, several of them for one packet where it accepted that.
 //!
 //! Chains are taken ahead, as many as the largest packet may need, and kept until packets fill
 //! them. Without any the TAP is left alone: its packets wait there, or are dropped by the kernel.
@@ -8,16 +8,17 @@
 #![warn(clippy::panic, clippy::unreachable)]
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
-use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use atoll_backend::{Chain, Received, Vring, VringError, Wait, Worker, read_packet};
+use atoll_backend::{Chain, Received, Vring, VringError, Wait, Worker};
 use nix::poll::PollFlags;
 
-use crate::Tap;
+use crate::attachment::Attachment;
 use crate::header::{HEADER, MAX_FRAME, NUM_BUFFERS};
 use crate::offload::Features;
+use crate::stream::Connection;
 
 /// The largest packet, with its header.
 const MAX_PACKET: usize = HEADER.saturating_add(MAX_FRAME);
@@ -30,13 +31,6 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// Packets in one round, after which the driver is called and a stop is looked for.
 const ROUND: usize = 64;
 
-#[derive(Debug, thiserror::Error)]
-#[error("cannot read from TAP {name}")]
-struct TapLost {
-    name: String,
-    source: io::Error,
-}
-
 /// A packet whose first bytes are in the guest's memory and whose others wait in the spill.
 struct Held {
     packet: Received,
@@ -45,7 +39,9 @@ struct Held {
 
 /// The worker of a receive queue.
 pub(crate) struct Receive {
-    tap: Tap,
+    attachment: Attachment,
+    /// Where the user-mode network was read last.
+    connection: Option<Arc<Connection>>,
     mergeable: bool,
     /// The room to have before reading a packet.
     wanted: usize,
@@ -59,11 +55,12 @@ pub(crate) struct Receive {
 }
 
 impl Receive {
-    pub(crate) fn new(tap: Tap, features: Features) -> Self {
+    pub(crate) fn new(attachment: Attachment, features: Features) -> Self {
         // Only a checksum is left undone in packets of usual size.
         let segments = features.tap_offload() & !libc::TUN_F_CSUM != 0;
         Self {
-            tap,
+            attachment,
+            connection: None,
             mergeable: features.mergeable(),
             wanted: if segments { MAX_PACKET } else { USUAL_PACKET },
             posted: VecDeque::new(),
@@ -99,18 +96,18 @@ impl Receive {
         }
     }
 
-    /// Reads a packet into the chains, and the spill; `None` when the TAP has none.
+    /// Reads a packet into the chains, and the spill; `None` when there is none.
     fn read(&mut self) -> Result<Option<Received>, VringError> {
         let chains = if self.mergeable { self.posted.len() } else { 1 };
         let room = self.posted.iter().take(chains).filter_map(|chain| chain.writer().ok());
-        match read_packet(self.tap.as_fd(), room, &mut self.spill) {
-            Ok(packet) => Ok(Some(packet)),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-            Err(source) => {
-                let name = self.tap.name().to_owned();
-                Err(VringError::Device(TapLost { name, source }.into()))
-            }
-        }
+        self.attachment
+            .read(&mut self.connection, room, &mut self.spill)
+            .map_err(|lost| VringError::Device(lost.into()))
+    }
+
+    /// What says that there is a packet.
+    fn packets(&self) -> BorrowedFd<'_> {
+        self.attachment.readable(self.connection.as_deref())
     }
 
     /// Completes the chains that `packet` fills. It fits.
@@ -178,7 +175,7 @@ impl Worker for Receive {
                 None if self.posted.is_empty() => return Ok(Wait::kick()),
                 None => match self.read()? {
                     Some(packet) => packet,
-                    None => return Ok(Wait::no_kick().on(self.tap.as_fd(), PollFlags::POLLIN)),
+                    None => return Ok(Wait::no_kick().on(self.packets(), PollFlags::POLLIN)),
                 },
             };
             let len = packet.placed.saturating_add(packet.spilled);
@@ -200,7 +197,7 @@ impl Worker for Receive {
                 self.drop_packet();
             }
         }
-        Ok(Wait::no_kick().on(self.tap.as_fd(), PollFlags::POLLIN))
+        Ok(Wait::no_kick().on(self.packets(), PollFlags::POLLIN))
     }
 
     fn drain(&mut self, vring: &mut Vring) -> Result<(), VringError> {

@@ -1,19 +1,21 @@
-//! From the guest to the TAP: one packet a chain (virtio 1.3 §5.1.6.2), written straight out of
+//! From the guest to the TAP, or the user-mode network: one packet a chain (virtio 1.3 §5.1.6.2), written straight out of
 //! the guest's buffers behind a header of our own.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![warn(clippy::panic, clippy::unreachable)]
 
 use std::io::{self, ErrorKind};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use atoll_backend::{Chain, ChainFault, Reader, Vring, VringError, Wait, Worker};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 
-use crate::Tap;
+use crate::attachment::Attachment;
 use crate::header::{HEADER, HeaderFault, TransmitHeader};
 use crate::offload::Features;
+use crate::stream::{Connection, UserNet};
 
 /// A packet does not leave.
 #[derive(Debug, thiserror::Error)]
@@ -28,9 +30,11 @@ enum Unsent {
     Down { name: String },
     #[error("the kernel refuses it")]
     Refused(#[source] Errno),
-    /// The TAP's queue is full; it goes later.
-    #[error("the TAP takes no more")]
+    /// The queue is full; it goes later.
+    #[error("the host takes no more")]
     Later,
+    #[error("the user-mode network is not there")]
+    NoNetwork,
     /// The interface was deleted.
     #[error("TAP {name} is gone")]
     TapGone { name: String },
@@ -38,17 +42,19 @@ enum Unsent {
 
 /// The worker of a transmit queue.
 pub(crate) struct Transmit {
-    tap: Tap,
+    attachment: Attachment,
+    /// Where the user-mode network was written last.
+    connection: Option<Arc<Connection>>,
     features: Features,
     dropped: u64,
 }
 
 impl Transmit {
-    pub(crate) fn new(tap: Tap, features: Features) -> Self {
-        Self { tap, features, dropped: 0 }
+    pub(crate) fn new(attachment: Attachment, features: Features) -> Self {
+        Self { attachment, connection: None, features, dropped: 0 }
     }
 
-    fn send(&self, chain: &Chain) -> Result<(), Unsent> {
+    fn send(&mut self, chain: &Chain) -> Result<(), Unsent> {
         let mut reader = chain.reader()?;
         let mut bytes = [0; HEADER];
         if reader.copy_to(&mut bytes) != HEADER {
@@ -59,16 +65,25 @@ impl Transmit {
         self.write(&mut reader, &header.to_bytes())
     }
 
-    fn write(&self, frame: &mut Reader<'_>, header: &[u8]) -> Result<(), Unsent> {
-        let written = frame.write_packet(self.tap.as_fd(), header);
+    fn write(&mut self, frame: &mut Reader<'_>, header: &[u8]) -> Result<(), Unsent> {
+        let tap = match &self.attachment {
+            Attachment::Tap(tap) => tap,
+            Attachment::User(user) => return to_user(user, &mut self.connection, frame),
+        };
+        let written = frame.write_packet(tap.as_fd(), header);
         written.map(drop).map_err(|error| match error.kind() {
             ErrorKind::WouldBlock => Unsent::Later,
             _ => match errno(&error) {
-                Errno::EBADFD => Unsent::TapGone { name: self.tap.name().to_owned() },
-                Errno::EIO => Unsent::Down { name: self.tap.name().to_owned() },
+                Errno::EBADFD => Unsent::TapGone { name: tap.name().to_owned() },
+                Errno::EIO => Unsent::Down { name: tap.name().to_owned() },
                 errno => Unsent::Refused(errno),
             },
         })
+    }
+
+    /// What says that more can be sent.
+    fn room(&self) -> BorrowedFd<'_> {
+        self.attachment.writable(self.connection.as_deref())
     }
 
     /// As on a wire, the driver learns nothing of it. The log does, the first time.
@@ -90,7 +105,7 @@ impl Worker for Transmit {
                 Ok(()) => {}
                 Err(Unsent::Later) => {
                     vring.give_back(chain)?;
-                    return Ok(Wait::no_kick().on(self.tap.as_fd(), PollFlags::POLLOUT));
+                    return Ok(Wait::no_kick().on(self.room(), PollFlags::POLLOUT));
                 }
                 Err(gone @ Unsent::TapGone { .. }) => {
                     vring.give_back(chain)?;
@@ -99,6 +114,12 @@ impl Worker for Transmit {
                 Err(reason) => self.drop_packet(&reason),
             }
             vring.complete(chain, 0)?;
+        }
+        // The end of a frame that went in part goes as soon as it can.
+        if let Some(connection) = &self.connection
+            && connection.flush().is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+        {
+            return Ok(Wait::kick().on(self.room(), PollFlags::POLLOUT));
         }
         Ok(Wait::kick())
     }
@@ -109,6 +130,25 @@ impl Worker for Transmit {
         }
         Ok(())
     }
+}
+
+fn to_user(
+    user: &UserNet,
+    used: &mut Option<Arc<Connection>>,
+    frame: &mut Reader<'_>,
+) -> Result<(), Unsent> {
+    // When it will never be there again, the receive queue says so.
+    *used = None;
+    let Ok(Some(connection)) = user.connection() else { return Err(Unsent::NoNetwork) };
+    let written = connection.write(frame).map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock => Unsent::Later,
+        _ => {
+            user.lose(&connection, &error);
+            Unsent::NoNetwork
+        }
+    });
+    *used = Some(connection);
+    written
 }
 
 fn errno(error: &io::Error) -> Errno {

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::ChildError;
-use crate::config::{BackendConfig, ConsoleConfig, ConsoleTo, DiskConfig, NetConfig};
+use crate::config::{BackendConfig, ConsoleConfig, ConsoleTo, DiskConfig, NetConfig, NetTo};
 
 /// A backend's command line, but for its socket.
 #[derive(Clone, Debug)]
@@ -70,7 +70,13 @@ fn blk(disk: &DiskConfig, cpus: u8) -> Vec<OsString> {
 }
 
 fn net_arguments(net: &NetConfig) -> Vec<OsString> {
-    let mut arguments = vec![option("tap", &net.tap)];
+    let mut arguments = match &net.to {
+        NetTo::Tap(name) => vec![option("tap", name)],
+        NetTo::User(forwards) => {
+            let forwards = forwards.iter().map(|forward| option("hostfwd", forward));
+            std::iter::once("--user".into()).chain(forwards).collect()
+        }
+    };
     arguments.extend(net.mac.as_ref().map(|mac| option("mac", mac)));
     arguments.extend(net.mtu.map(|mtu| option("mtu", mtu.to_string())));
     arguments

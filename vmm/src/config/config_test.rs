@@ -117,6 +117,19 @@ fn a_console_goes_to_exactly_one_place() {
 }
 
 #[test]
+fn a_network_card_is_on_a_tap_or_on_the_user_mode_network() {
+    let to = |text| NetConfig::from_text(text).map(|net| net.to);
+    assert_eq!(to("tap=tap0").unwrap(), NetTo::Tap("tap0".into()));
+    assert_eq!(to("user").unwrap(), NetTo::User(vec![]));
+    let forwards = ["tcp:2222:22", "udp:53:53"].map(str::to_owned);
+    assert_eq!(to("user,hostfwd=tcp:2222:22+udp:53:53").unwrap(), NetTo::User(forwards.to_vec()));
+    assert!(to("user,tap=tap0").is_err());
+    assert!(to("mtu=1400").is_err());
+    let error = to("tap=tap0,hostfwd=tcp:1:2").unwrap_err().to_string();
+    assert_eq!(error, "--net: hostfwd goes with user, as in user,hostfwd=tcp:2222:22");
+}
+
+#[test]
 fn a_policy_that_is_none_is_refused_by_its_option() {
     let error = DiskConfig::from_text("path=a,on-disconnect=pause:30").unwrap_err().to_string();
     assert_eq!(

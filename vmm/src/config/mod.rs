@@ -198,24 +198,69 @@ impl Section for DiskConfig {
 
 /// `--net`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "NetKeys")]
 pub struct NetConfig {
-    /// The TAP's name.
-    pub tap: String,
+    /// The host's side of it.
+    pub to: NetTo,
     /// The guest's address, as `02:00:00:00:00:01`.
     pub mac: Option<String>,
     /// The link's MTU in bytes.
-    #[serde(default, deserialize_with = "parsed_option")]
     pub mtu: Option<u16>,
     /// What becomes of the machine while nobody serves it.
-    #[serde(default, rename = "on-disconnect", deserialize_with = "parsed")]
     pub on_disconnect: Policy,
     /// The device's name.
     pub id: Option<String>,
 }
 
+/// What a network card is attached to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NetTo {
+    /// A TAP of this name.
+    Tap(String),
+    /// The user-mode network, with these ports of the host's forwarded to the guest.
+    User(Vec<String>),
+}
+
+/// [`NetConfig`] before it is known which of the two it is.
+#[derive(Deserialize)]
+struct NetKeys {
+    tap: Option<String>,
+    #[serde(default, deserialize_with = "switch")]
+    user: bool,
+    hostfwd: Option<String>,
+    mac: Option<String>,
+    #[serde(default, deserialize_with = "parsed_option")]
+    mtu: Option<u16>,
+    #[serde(default, rename = "on-disconnect", deserialize_with = "parsed")]
+    on_disconnect: Policy,
+    id: Option<String>,
+}
+
+impl TryFrom<NetKeys> for NetConfig {
+    type Error = &'static str;
+
+    fn try_from(keys: NetKeys) -> Result<Self, Self::Error> {
+        let to = match (keys.tap, keys.user, keys.hostfwd) {
+            (Some(name), false, None) => NetTo::Tap(name),
+            (None, true, forwards) => {
+                let forwards = forwards.unwrap_or_default();
+                let forwards = forwards.split('+').filter(|forward| !forward.is_empty());
+                NetTo::User(forwards.map(str::to_owned).collect())
+            }
+            (_, false, Some(_)) => {
+                return Err("hostfwd goes with user, as in user,hostfwd=tcp:2222:22");
+            }
+            _ => return Err("it takes exactly one of tap=NAME and user"),
+        };
+        let (mac, mtu, on_disconnect, id) = (keys.mac, keys.mtu, keys.on_disconnect, keys.id);
+        Ok(Self { to, mac, mtu, on_disconnect, id })
+    }
+}
+
 impl Section for NetConfig {
     const NAME: &'static str = "net";
-    const KEYS: &'static [&'static str] = &["tap", "mac", "mtu", "on-disconnect", "id"];
+    const KEYS: &'static [&'static str] =
+        &["tap", "user", "hostfwd", "mac", "mtu", "on-disconnect", "id"];
 }
 
 /// `--console`

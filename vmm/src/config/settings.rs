@@ -37,8 +37,9 @@ pub struct Settings {
     /// path=FILE[,readonly=on][,serial=S][,queues=N][,id=NAME]
     #[arg(long, value_name = "path=FILE[,…]", value_parser = DiskConfig::from_text)]
     pub disk: Vec<DiskConfig>,
-    /// A network card, served by an atoll-net of its own: tap=NAME[,mac=M][,mtu=N][,id=NAME]
-    #[arg(long, value_name = "tap=NAME[,…]", value_parser = NetConfig::from_text)]
+    /// A network card, served by an atoll-net of its own:
+    /// tap=NAME|user[,hostfwd=tcp:PORT:PORT[+…]][,mac=M][,mtu=N][,id=NAME]
+    #[arg(long, value_name = "tap=NAME|user[,…]", value_parser = NetConfig::from_text)]
     pub net: Vec<NetConfig>,
     /// A console, served by an atoll-console of its own:
     /// stdio|pty[=LINK]|file=FILE|socket=PATH[,id=NAME]

@@ -27,7 +27,7 @@ fn net(args: &[&str]) -> Command {
 
 #[test]
 fn wrong_options_are_named() {
-    let cases: [(&[&str], &str); 7] = [
+    let cases: [(&[&str], &str); 10] = [
         (&[], "--tap"),
         (&["--tap=tap0", "--tap-fd=3"], "--tap-fd"),
         (&["--tap=tap0", "--mac=nonsense"], "six pairs of hexadecimal digits"),
@@ -35,6 +35,9 @@ fn wrong_options_are_named() {
         (&["--tap=tap0", "--mtu=67"], "67 is not in 68..=65535"),
         (&["--tap=tap0", "--mtu=65536"], "65536 is not in 68..=65535"),
         (&["--tab=tap0"], "--tap"),
+        (&["--user", "--tap=tap0"], "--user"),
+        (&["--user", "--hostfwd=2222:22"], "such as tcp:2222:22"),
+        (&["--tap=tap0", "--hostfwd=tcp:2222:22"], "--hostfwd"),
     ];
     for (args, sentence) in cases {
         fails(&mut net(args), USAGE, sentence);
@@ -47,6 +50,11 @@ fn a_tap_that_is_missing_or_impossible_is_named() {
     fails(&mut net(&["--tap=much-too-long-name"]), FAILED, "'much-too-long-name' cannot be");
     fails(&mut net(&["--tap-fd=77"]), FAILED, "--tap-fd=77: there is no such descriptor");
     fails(&mut net(&["--tap-fd=0"]), FAILED, "--tap-fd=0 is not a TAP");
+}
+
+#[test]
+fn a_passt_that_is_missing_is_named() {
+    fails(net(&["--user"]).env("PATH", "/nonexistent"), FAILED, "install the package passt");
 }
 
 #[test]

@@ -13,3 +13,4 @@ mod hostile;
 mod network;
 mod process;
 mod rig;
+mod user;

@@ -42,17 +42,22 @@ impl Rig {
     /// Serves a new TAP to a driver that accepts `features`. `None` where that can't be had.
     pub(crate) fn start(features: u64) -> Option<Self> {
         network::enter()?;
+        Some(Self::serve(features, &["--tap=tap0".into()]))
+    }
+
+    /// Serves what `args` name, in a network that was entered.
+    pub(crate) fn serve(features: u64, args: &[String]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("net.sock");
         let process = Process::spawn(
             env!("CARGO_BIN_EXE_atoll-net"),
-            [format!("--socket-path={}", socket.display()), "--tap=tap0".into()],
+            [format!("--socket-path={}", socket.display())].iter().chain(args),
         )
         .unwrap();
         let (device, receive, transmit) = attach(&socket, features);
         let wire = Wiretap::open();
         let buffers = HashMap::new();
-        Some(Self { process, device, receive, transmit, wire, socket, buffers, _dir: dir })
+        Self { process, device, receive, transmit, wire, socket, buffers, _dir: dir }
     }
 
     /// The front-end leaves, and another one comes.
@@ -88,6 +93,14 @@ impl Rig {
             packet.extend(self.filled(used.head, used.len));
         }
         (header, packet.split_off(atoll_driver::NET_HEADER))
+    }
+
+    /// The next packet of one buffer, if there is one in time.
+    pub(crate) fn packet_within(&mut self, timeout: Duration) -> Option<(NetHeader, Vec<u8>)> {
+        let used = self.receive.wait(timeout).ok()?;
+        let packet = self.filled(used.head, used.len);
+        let (header, frame) = NetHeader::split(&packet).expect("a header");
+        Some((header, frame.to_vec()))
     }
 
     fn take_buffer(&mut self) -> Vec<u8> {
