@@ -61,7 +61,8 @@ fn start(forward: &str) -> Option<Rig> {
 /// Asks for an address until there is an offer.
 fn await_offer(rig: &mut Rig) {
     let deadline = Instant::now() + TIMEOUT;
-    while Instant::now() < deadline {
+    loop {
+        assert!(Instant::now() < deadline, "no offer");
         rig.send(NetHeader::default(), &discover());
         while let Some((header, frame)) = rig.packet_within(Duration::from_millis(200)) {
             assert_eq!((header.flags, header.gso_type, header.num_buffers), (0, 0, 1));
@@ -70,7 +71,6 @@ fn await_offer(rig: &mut Rig) {
             }
         }
     }
-    panic!("no offer");
 }
 
 fn children(parent: u32) -> Vec<u32> {
@@ -86,8 +86,9 @@ fn children(parent: u32) -> Vec<u32> {
 
 /// The process that keeps passt, and passt.
 fn processes(rig: &Rig) -> (u32, Vec<u32>) {
-    let [keeper] = children(rig.process.id())[..] else { panic!("one process keeps passt") };
-    (keeper, children(keeper))
+    let keepers = children(rig.process.id());
+    assert_eq!(keepers.len(), 1, "one process keeps passt");
+    (keepers[0], children(keepers[0]))
 }
 
 #[test]
