@@ -1,5 +1,6 @@
 //! From the TAP, or the user-mode network, to the guest (virtio 1.3 §5.1.6.4): each packet of a
-//! TAP is read straight into the chains that the driver has made available, several of them for one packet where it accepted that.
+//! TAP is read straight into the chains that the driver has made available, several of them for one
+//! packet where it accepted that.
 //!
 //! Chains are taken ahead, as many as the largest packet may need, and kept until packets fill
 //! them. Without any the TAP is left alone: its packets wait there, or are dropped by the kernel.

@@ -1,5 +1,5 @@
-//! From the guest to the TAP, or the user-mode network: one packet a chain (virtio 1.3 §5.1.6.2), written straight out of
-//! the guest's buffers behind a header of our own.
+//! From the guest to the TAP, or the user-mode network: one packet a chain (virtio 1.3 §5.1.6.2),
+//! written straight out of the guest's buffers behind a header of our own.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![warn(clippy::panic, clippy::unreachable)]
