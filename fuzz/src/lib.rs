@@ -21,11 +21,14 @@ pub fn blk(data: &[u8]) {
             blk_file: Some(path),
             read_only: false,
             takeover: false,
+            format: None,
+            backing_dir: Vec::new(),
+            snapshot: false,
             serial: Some("FUZZ".into()),
             num_queues: 1,
             backend: Default::default(),
         };
-        Block::open(&options).expect("a disk")
+        Block::open(&options, ConfigChange::default()).expect("a disk")
     });
     fuzz::serve_queue(data, device, 0);
 }

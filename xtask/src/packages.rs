@@ -25,6 +25,7 @@ const PACKAGES: &[&str] = &[
     "procps",             // ps, for the demo
     "qemu-system-common", // qemu-storage-daemon
     "qemu-system-x86",    // the lab
+    "qemu-utils",         // qemu-img: images made and checked by somebody else
     "util-linux",         // setpriv
     "zstd",               // the kernel's payload, with other kernels
 ];

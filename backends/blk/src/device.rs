@@ -1,16 +1,22 @@
 //! The block device as the shared crate sees it: identity, configuration space, queues.
 
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
-use atoll_backend::{ConfigRefused, Device, DeviceError, Identity, Worker};
+use atoll_backend::{ConfigChange, ConfigRefused, Device, DeviceError, Identity, Worker};
+use nix::sys::signal::{SigSet, Signal};
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_FLUSH;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 use crate::complaints::Complaints;
-use crate::image::{Claim, Image, ImageError};
+use crate::image::{Claim, Image, ImageError, Opening, ResizeError};
 use crate::options::Options;
 use crate::space;
 use crate::worker::{BlockQueue, ID_LEN};
+
+/// Of the thread that looks at sizes: a log line is the most it makes.
+const STACK: usize = 128 * 1024;
 
 /// A disk.
 ///
@@ -22,6 +28,7 @@ pub struct Block {
     idle_claim: Mutex<Option<Claim>>,
     id: [u8; ID_LEN],
     queues: u16,
+    config_change: ConfigChange,
 }
 
 impl Block {
@@ -29,15 +36,64 @@ impl Block {
     ///
     /// # Errors
     /// [`ImageError`] when it can't serve as one.
-    pub fn open(options: &Options) -> Result<Self, ImageError> {
+    pub fn open(options: &Options, config_change: ConfigChange) -> Result<Self, ImageError> {
         let path = options.blk_file.as_deref().unwrap_or("".as_ref());
-        let image = Arc::new(Image::open(path, options.read_only)?);
+        let opening = Opening {
+            read_only: options.read_only,
+            format: options.format,
+            snapshot: options.snapshot,
+            backing_dirs: &options.backing_dir,
+        };
+        let image = Arc::new(Image::open(path, &opening)?);
         let claim = if options.takeover { None } else { Some(image.claim()?) };
         let mut id = [0; ID_LEN];
         // The option's length is checked; a shorter serial number ends with a zero.
         let serial = options.serial.iter().flat_map(|serial| serial.bytes());
         id.iter_mut().zip(serial).for_each(|(byte, given)| *byte = given);
-        Ok(Self { image, idle_claim: Mutex::new(claim), id, queues: options.num_queues })
+        Ok(Self {
+            image,
+            idle_claim: Mutex::new(claim),
+            id,
+            queues: options.num_queues,
+            config_change,
+        })
+    }
+
+    /// Makes the disk longer, and tells the driver. The image has to be ours: claimed.
+    ///
+    /// # Errors
+    /// [`ResizeError`]; a disk never becomes shorter.
+    pub fn resize(&self, len: u64) -> Result<(), ResizeError> {
+        self.image.grow(len)?;
+        self.config_change.announce();
+        Ok(())
+    }
+
+    /// Looks at the image's size again at each SIGHUP from now on, and tells the driver when it has
+    /// grown. To be called before other threads than the signals' are there.
+    ///
+    /// # Errors
+    /// The system's, when it has no thread for it.
+    pub fn follow_hangups(&self) -> io::Result<()> {
+        let hangup: SigSet = [Signal::SIGHUP].into_iter().collect();
+        hangup.thread_block()?;
+        let (image, config_change) = (Arc::clone(&self.image), self.config_change.clone());
+        let follow = move || {
+            while hangup.wait().is_ok() {
+                match image.look_again() {
+                    Ok(true) => {
+                        tracing::info!("{} has {} bytes now", image.path().display(), image.len());
+                        config_change.announce();
+                    }
+                    Ok(false) => {}
+                    Err(error) => tracing::warn!(
+                        "cannot look at the size of {}: {error}",
+                        image.path().display()
+                    ),
+                }
+            }
+        };
+        thread::Builder::new().name("resize".into()).stack_size(STACK).spawn(follow).map(drop)
     }
 }
 

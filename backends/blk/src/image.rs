@@ -1,19 +1,20 @@
-//! A disk image: opened, checked and claimed; read, written and made durable by the sector range
-//! that the caller has checked. It knows no virtio.
+//! A disk image: opened, checked and claimed. How its bytes are stored is its format's; it knows no
+//! virtio.
 
 use std::fs::{File, FileType, OpenOptions};
-use std::io::{self, Seek, SeekFrom};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use atoll_backend::{Reader, Writer};
-use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, fallocate};
-
+use crate::format::chain::{self, ChainError, Layer};
+use crate::format::header::Defect;
+use crate::format::qcow2::{Overlay, Qcow2};
+use crate::format::{Format, looks_like_qcow2};
 use crate::lock::{self, LockError};
-use crate::ranges::Range;
+use crate::raw::Raw;
+use crate::storage::Storage;
 
 /// The unit of virtio-blk, whatever the disk's own (virtio 1.3 §5.2.4).
 pub(crate) const SECTOR: u64 = 512;
@@ -59,18 +60,96 @@ pub enum ImageError {
         /// Its length in bytes.
         len: u64,
     },
+    /// It may be qcow2, and nobody said so.
+    #[error(
+        "{path} begins as a qcow2 image does; --format=qcow2 serves the disk in it, --format=raw the bytes of the file"
+    )]
+    Guess {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// It is qcow2, but not as it should be.
+    #[error("the qcow2 image {path} {defect}{}", because(defect))]
+    Qcow2 {
+        /// Its path.
+        path: PathBuf,
+        /// What is wrong with it.
+        defect: Defect,
+    },
+    /// What is behind it is not as it should be.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// There is no place for what is written.
+    #[error("cannot make a temporary file in {dir}; TMPDIR names another folder")]
+    Scratch {
+        /// Where.
+        dir: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// Somebody else uses it.
     #[error(transparent)]
     Lock(#[from] LockError),
 }
 
+fn because(defect: &Defect) -> String {
+    std::error::Error::source(defect).map(|cause| format!(": {cause}")).unwrap_or_default()
+}
+
+/// A disk that does not become as long as it should.
+#[derive(Debug, thiserror::Error)]
+pub enum ResizeError {
+    /// It would lose what is at its end.
+    #[error("the disk {path} has {len} bytes; making it shorter is not supported")]
+    Shorter {
+        /// Its image.
+        path: PathBuf,
+        /// Its length now.
+        len: u64,
+    },
+    /// A disk has whole sectors.
+    #[error("{len} bytes are not a multiple of {SECTOR}")]
+    Misaligned {
+        /// What was asked for.
+        len: u64,
+    },
+    /// It is not to be written to.
+    #[error("the disk {path} is read-only")]
+    ReadOnly {
+        /// Its image.
+        path: PathBuf,
+    },
+    /// The system failed to.
+    #[error("cannot resize the disk {path}")]
+    Io {
+        /// Its image.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// What an image is opened as.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Opening<'a> {
+    pub(crate) read_only: bool,
+    pub(crate) format: Option<Format>,
+    pub(crate) snapshot: bool,
+    /// Where backing files may be, beside the image's own folder.
+    pub(crate) backing_dirs: &'a [PathBuf],
+}
+
 /// An open disk image, locked against other users for as long as there is a [`Claim`] on it.
 #[derive(Debug)]
 pub(crate) struct Image {
-    file: File,
+    storage: Box<dyn Storage>,
+    /// All its files, the one to be written to first.
+    layers: Arc<Vec<Layer>>,
     path: PathBuf,
-    len: u64,
+    len: AtomicU64,
     read_only: bool,
+    /// Whether none of the files is written to.
+    shared: bool,
     /// How many claims there are.
     claims: Mutex<u32>,
 }
@@ -84,48 +163,82 @@ impl Drop for Claim {
         let mut claims = self.0.claims.lock().unwrap_or_else(PoisonError::into_inner);
         *claims = claims.saturating_sub(1);
         if *claims == 0 {
-            lock::unlock(&self.0.file);
+            self.0.storage.end();
+            self.0.unlock();
         }
     }
 }
 
 impl Image {
-    pub(crate) fn open(path: &Path, read_only: bool) -> Result<Self, ImageError> {
+    pub(crate) fn open(path: &Path, opening: &Opening<'_>) -> Result<Self, ImageError> {
         let failed = |source| ImageError::Open { path: path.into(), source };
-        // Before it is opened, because opening has effects of its own on some kinds of file.
-        check_kind(path, std::fs::metadata(path).map_err(failed)?.file_type())?;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(!read_only)
-            .custom_flags(libc::O_CLOEXEC)
-            .open(path)
-            .map_err(|source| match source.kind() {
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
-                    if !read_only && File::open(path).is_ok() =>
-                {
-                    ImageError::NotWritable { path: path.into(), source }
-                }
-                _ => failed(source),
-            })?;
-        // The metadata of a block device know nothing of its size.
-        let len = file.seek(SeekFrom::End(0)).map_err(failed)?;
+        let shared = opening.read_only || opening.snapshot;
+        let file = open_file(path, shared)?;
+        let seems_qcow2 = looks_like_qcow2(&file).map_err(failed)?;
+        let qcow2 = match opening.format {
+            Some(Format::Raw) => false,
+            Some(Format::Qcow2) => true,
+            Some(Format::Auto) => seems_qcow2,
+            // The guest of a raw disk can have written it.
+            None if seems_qcow2 => return Err(ImageError::Guess { path: path.into() }),
+            None => false,
+        };
+        let own = file.try_clone().map_err(failed)?;
+        let layers = Arc::new(if qcow2 {
+            chain::open(file, path, opening.backing_dirs)?
+        } else {
+            vec![Layer { file, path: path.into(), header: None }]
+        });
+        let storage: Box<dyn Storage> = match qcow2 {
+            true => Box::new(Qcow2::new(Arc::clone(&layers), shared)),
+            false => Box::new(Raw(own)),
+        };
+        let len = storage.len().map_err(failed)?;
         if len == 0 {
             return Err(ImageError::Empty { path: path.into() });
         }
         if !len.is_multiple_of(SECTOR) {
             return Err(ImageError::Misaligned { path: path.into(), len });
         }
-        Ok(Self { file, path: path.into(), len, read_only, claims: Mutex::default() })
+        let storage = if opening.snapshot {
+            let scratch = scratch()?;
+            Box::new(Overlay::create(scratch, &layers, len).map_err(failed)?)
+        } else {
+            storage
+        };
+        Ok(Self {
+            storage,
+            layers,
+            path: path.into(),
+            len: AtomicU64::new(len),
+            read_only: opening.read_only,
+            shared,
+            claims: Mutex::default(),
+        })
     }
 
     /// Claims the image, which fails while somebody else has it. Claims of this process share it.
-    pub(crate) fn claim(self: &Arc<Self>) -> Result<Claim, LockError> {
+    pub(crate) fn claim(self: &Arc<Self>) -> Result<Claim, ImageError> {
         let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
         if *claims == 0 {
-            lock::lock(&self.file, &self.path, self.read_only)?;
+            let begun = self.lock().map_err(ImageError::from).and_then(|()| self.storage.begin());
+            if let Err(error) = begun {
+                self.unlock();
+                return Err(error);
+            }
         }
         *claims = claims.saturating_add(1);
         Ok(Claim(Arc::clone(self)))
+    }
+
+    fn lock(&self) -> Result<(), LockError> {
+        self.layers.iter().enumerate().try_for_each(|(index, layer)| {
+            lock::lock(&layer.file, &layer.path, self.shared || index > 0)
+        })
+    }
+
+    fn unlock(&self) {
+        self.layers.iter().for_each(|layer| lock::unlock(&layer.file));
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -134,79 +247,73 @@ impl Image {
 
     /// Its length in bytes, a multiple of [`SECTOR`].
     pub(crate) fn len(&self) -> u64 {
-        self.len
+        self.len.load(Ordering::Acquire)
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
         self.read_only
     }
 
-    /// Fills `buffers` with what is at `offset`.
-    pub(crate) fn read(&self, offset: u64, buffers: &mut Writer<'_>) -> io::Result<()> {
-        buffers.read_exact_at(self.file.as_fd(), offset)
+    pub(crate) fn storage(&self) -> &dyn Storage {
+        self.storage.as_ref()
     }
 
-    /// Writes `buffers` to `offset`.
-    pub(crate) fn write(&self, offset: u64, buffers: &mut Reader<'_>) -> io::Result<()> {
-        buffers.write_all_at(self.file.as_fd(), offset)
-    }
-
-    /// Returns when all that was written before is on stable storage.
-    pub(crate) fn flush(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-
-    /// Gives the space of `range` back to the host, where the host can take it: it is advice.
-    pub(crate) fn discard(&self, range: Range) -> io::Result<()> {
-        match self.allocate(FallocateFlags::FALLOC_FL_PUNCH_HOLE, range) {
-            Err(Errno::EOPNOTSUPP) => Ok(()),
-            done => done.map_err(Into::into),
+    /// Looks at its length again, which somebody may have changed. Returns whether it is longer.
+    /// What is shorter stays as it was for the guest, which can't do without what it knows of.
+    pub(crate) fn look_again(&self) -> io::Result<bool> {
+        let (before, now) = (self.len(), self.storage.len()? / SECTOR * SECTOR);
+        if now < before {
+            tracing::warn!(
+                "{} has shrunk to {now} bytes; the guest goes on with {before}, and what is \
+                 beyond the end fails",
+                self.path.display()
+            );
         }
+        Ok(self.len.fetch_max(now, Ordering::AcqRel) < now)
     }
 
-    /// Makes `range` read as zeroes; it keeps its space unless it may be unmapped.
-    pub(crate) fn write_zeroes(&self, range: Range) -> io::Result<()> {
-        let mode = if range.unmap {
-            FallocateFlags::FALLOC_FL_PUNCH_HOLE
-        } else {
-            FallocateFlags::FALLOC_FL_ZERO_RANGE
-        };
-        match self.allocate(mode, range) {
-            // Not every file system has both.
-            Err(Errno::EOPNOTSUPP) => self.write_zero_bytes(range),
-            done => done.map_err(Into::into),
+    /// Makes it longer.
+    pub(crate) fn grow(&self, len: u64) -> Result<(), ResizeError> {
+        let path = || self.path.clone();
+        if self.read_only {
+            return Err(ResizeError::ReadOnly { path: path() });
         }
-    }
-
-    fn allocate(&self, mode: FallocateFlags, range: Range) -> Result<(), Errno> {
-        if range.len == 0 {
-            return Ok(());
+        if !len.is_multiple_of(SECTOR) {
+            return Err(ResizeError::Misaligned { len });
         }
-        let mode = mode | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        // Both are within the disk, whose length is a file's.
-        let (offset, len) = (range.offset as libc::off_t, range.len as libc::off_t);
-        loop {
-            match fallocate(&self.file, mode, offset, len) {
-                Err(Errno::EINTR) => {}
-                done => return done,
-            }
+        if len < self.len() {
+            return Err(ResizeError::Shorter { path: path(), len: self.len() });
         }
-    }
-
-    fn write_zero_bytes(&self, range: Range) -> io::Result<()> {
-        static ZEROES: [u8; 16 << 10] = [0; 16 << 10];
-        let (mut offset, mut left) = (range.offset, range.len);
-        while left > 0 {
-            let here = left.min(ZEROES.len() as u64);
-            self.file.write_all_at(ZEROES.get(..here as usize).unwrap_or_default(), offset)?;
-            offset = offset.saturating_add(here);
-            left = left.saturating_sub(here);
-        }
-        Ok(())
+        let grown = self.storage.grow(len).and_then(|()| self.look_again());
+        grown.map(drop).map_err(|source| ResizeError::Io { path: path(), source })
     }
 }
 
-fn check_kind(path: &Path, kind: FileType) -> Result<(), ImageError> {
+fn open_file(path: &Path, read_only: bool) -> Result<File, ImageError> {
+    let failed = |source| ImageError::Open { path: path.into(), source };
+    // Before it is opened, because opening has effects of its own on some kinds of file.
+    check_kind(path, std::fs::metadata(path).map_err(failed)?.file_type())?;
+    let options =
+        OpenOptions::new().read(true).write(!read_only).custom_flags(libc::O_CLOEXEC).open(path);
+    options.map_err(|source| match source.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            if !read_only && File::open(path).is_ok() =>
+        {
+            ImageError::NotWritable { path: path.into(), source }
+        }
+        _ => failed(source),
+    })
+}
+
+/// A file without a name. It may become large, for which /tmp is often too small.
+fn scratch() -> Result<File, ImageError> {
+    let dir: PathBuf = std::env::var_os("TMPDIR").unwrap_or_else(|| "/var/tmp".into()).into();
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600).custom_flags(libc::O_TMPFILE | libc::O_CLOEXEC);
+    options.open(&dir).map_err(|source| ImageError::Scratch { dir, source })
+}
+
+pub(crate) fn check_kind(path: &Path, kind: FileType) -> Result<(), ImageError> {
     let kind = match kind {
         kind if kind.is_file() || kind.is_block_device() => return Ok(()),
         kind if kind.is_dir() => "a directory",

@@ -4,15 +4,21 @@
 
 mod complaints;
 mod device;
+mod format;
 mod image;
 mod lock;
 mod options;
 mod ranges;
+mod raw;
 mod request;
 mod space;
+mod storage;
 mod worker;
 
 pub use device::Block;
-pub use image::ImageError;
+pub use format::Format;
+pub use format::chain::ChainError;
+pub use format::header::Defect;
+pub use image::{ImageError, ResizeError};
 pub use lock::LockError;
 pub use options::{CAPABILITIES, Options};

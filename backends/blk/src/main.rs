@@ -10,8 +10,9 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(code) => return code,
     };
-    // A disk's configuration does not change while it is served, so nothing is ever announced.
-    atoll_backend::run(&options.backend, CAPABILITIES, |_config_change| {
-        Block::open(&options).map_err(Into::into)
+    atoll_backend::run(&options.backend, CAPABILITIES, |config_change| {
+        let block = Block::open(&options, config_change)?;
+        block.follow_hangups()?;
+        Ok(block)
     })
 }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use atoll_backend::{Args, Capabilities};
 
+use crate::format::Format;
+
 /// What `--print-capabilities` says.
 pub const CAPABILITIES: Capabilities =
     Capabilities { device_type: "block", features: &["read-only", "blk-file"] };
@@ -19,9 +21,16 @@ Examples:
   A block device of the host with a queue for each of four CPUs of the guest:
       atoll-blk --socket-path=blk.sock --blk-file=/dev/vg0/guest --num-queues=4
 
+  A qcow2 image whose backing file is elsewhere:
+      atoll-blk --socket-path=blk.sock --blk-file=vm.qcow2 --format=qcow2 --backing-dir=/srv/base
+
+  One of several guests that start from the same image and keep nothing:
+      atoll-blk --socket-path=blk.sock --blk-file=base.qcow2 --format=qcow2 --snapshot
+
   A new version of a running disk, for `atoll ctl device swap ID socket=new.sock`:
       atoll-blk --socket-path=new.sock --blk-file=disk.img --takeover
 
+SIGHUP lets it look at the size of its image again, which the guest then sees.
 Exit codes: 0 asked to end, or the only front-end left; 1 failure; 2 wrong command line.
 RUST_LOG=info (or debug) says more on standard error.";
 
@@ -29,9 +38,24 @@ RUST_LOG=info (or debug) says more on standard error.";
 #[derive(Clone, Debug, clap::Parser)]
 #[command(name = "atoll-blk", version, after_help = EXAMPLES, next_help_heading = "Disk")]
 pub struct Options {
-    /// Disk image in raw format, or block device
+    /// Disk image, or block device
     #[arg(long, value_name = "FILE", required_unless_present = "print_capabilities")]
     pub blk_file: Option<PathBuf>,
+
+    /// Format of the disk image; without it the image is raw, and one that begins as qcow2 does is
+    /// refused. `auto` looks, which is not for images that a guest could write to as raw ones
+    #[arg(long, value_name = "FORMAT", value_enum)]
+    pub format: Option<Format>,
+
+    /// Folder in which backing files of a qcow2 image may be, beside the image's own; may be
+    /// repeated
+    #[arg(long, value_name = "DIR")]
+    pub backing_dir: Vec<PathBuf>,
+
+    /// Leave the image as it is: what the guest writes goes to a temporary file (in TMPDIR, or
+    /// /var/tmp) and is lost when this process ends; several processes may serve the same image
+    #[arg(long)]
+    pub snapshot: bool,
 
     /// Let the guest read only; several processes may then serve the same image
     #[arg(long)]
@@ -39,7 +63,7 @@ pub struct Options {
 
     /// Start although another process has the image: it must have let go of it when the front-end
     /// starts this disk, as `atoll ctl device swap` sees to
-    #[arg(long)]
+    #[arg(long, conflicts_with = "snapshot")]
     pub takeover: bool,
 
     /// Serial number that the guest sees, of up to 20 ASCII characters

@@ -13,6 +13,7 @@ use crate::complaints::Complaints;
 use crate::image::{Claim, Image};
 use crate::ranges::{Range, Ranges};
 use crate::request::{Action, Limits, Request, Subject};
+use crate::storage::Storage;
 
 /// The length of the answer to a request for the serial number (virtio 1.3 §5.2.6).
 pub(crate) const ID_LEN: usize = 20;
@@ -62,11 +63,15 @@ impl BlockQueue {
     fn act(&mut self, action: Action<'_>) -> u8 {
         let subject = action.subject();
         let result = match action {
-            Action::Read { offset, mut data } => self.image.read(offset, &mut data),
+            Action::Read { offset, mut data } => self.image.storage().read_at(offset, &mut data),
             Action::Write { offset, mut data } => self.write(offset, &mut data),
-            Action::Flush => self.image.flush(),
-            Action::Discard { ranges } => self.change(&ranges, Image::discard),
-            Action::WriteZeroes { ranges } => self.change(&ranges, Image::write_zeroes),
+            Action::Flush => self.image.storage().flush(),
+            Action::Discard { ranges } => {
+                self.change(&ranges, |storage, range| storage.discard(range))
+            }
+            Action::WriteZeroes { ranges } => {
+                self.change(&ranges, |storage, range| storage.write_zeroes(range))
+            }
             Action::GetId { mut data } => data.write(&self.id).map(drop),
         };
         let status = match result.tap_err(|error| self.complain(subject, error)) {
@@ -77,22 +82,22 @@ impl BlockQueue {
     }
 
     fn write(&self, offset: u64, data: &mut Reader<'_>) -> io::Result<()> {
-        self.image.write(offset, data)?;
+        self.image.storage().write_at(offset, data)?;
         self.settle()
     }
 
     fn change(
         &self,
         ranges: &Ranges,
-        change: impl Fn(&Image, Range) -> io::Result<()>,
+        change: impl Fn(&dyn Storage, Range) -> io::Result<()>,
     ) -> io::Result<()> {
-        ranges.iter().try_for_each(|range| change(&self.image, range))?;
+        ranges.iter().try_for_each(|range| change(self.image.storage(), range))?;
         self.settle()
     }
 
     /// virtio 1.3 §5.2.6.2: without VIRTIO_BLK_F_FLUSH a completed write is a durable one.
     fn settle(&self) -> io::Result<()> {
-        if self.flush_writes { self.image.flush() } else { Ok(()) }
+        if self.flush_writes { self.image.storage().flush() } else { Ok(()) }
     }
 
     fn complain(&mut self, subject: Subject, error: &io::Error) {

@@ -65,6 +65,10 @@ fn blk(disk: &DiskConfig, cpus: u8) -> Vec<OsString> {
     if disk.readonly {
         arguments.push("--read-only".into());
     }
+    if disk.snapshot {
+        arguments.push("--snapshot".into());
+    }
+    arguments.extend(disk.format.as_ref().map(|format| option("format", format)));
     arguments.extend(disk.serial.as_ref().map(|serial| option("serial", serial)));
     arguments
 }

@@ -178,6 +178,11 @@ pub struct DiskConfig {
     /// Whether the guest may only read.
     #[serde(default, deserialize_with = "switch")]
     pub readonly: bool,
+    /// The image's format: `raw`, `qcow2` or `auto`.
+    pub format: Option<String>,
+    /// Whether what the guest writes is dropped at the end.
+    #[serde(default, deserialize_with = "switch")]
+    pub snapshot: bool,
     /// What the guest reads as the disk's serial number.
     pub serial: Option<String>,
     /// Request queues; one for each vCPU unless given.
@@ -193,7 +198,7 @@ pub struct DiskConfig {
 impl Section for DiskConfig {
     const NAME: &'static str = "disk";
     const KEYS: &'static [&'static str] =
-        &["path", "readonly", "serial", "queues", "on-disconnect", "id"];
+        &["path", "readonly", "format", "snapshot", "serial", "queues", "on-disconnect", "id"];
 }
 
 /// `--net`

@@ -47,7 +47,9 @@ fn help_shows_examples() {
     let output = run(&["--help"]);
     assert!(output.status.success());
     let help = String::from_utf8(output.stdout).unwrap();
-    for word in ["Examples:", "--socket-path", "--fd", "--blk-file", "--serial", "Exit codes"] {
+    for word in
+        ["Examples:", "--socket-path", "--fd", "--blk-file", "--format", "--serial", "Exit codes"]
+    {
         assert!(help.contains(word), "{word:?} is not in {help}");
     }
 }

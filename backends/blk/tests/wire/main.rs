@@ -12,5 +12,6 @@ mod independent;
 mod kill_points;
 mod lifecycle;
 mod memory;
+mod qcow2;
 mod recovery;
 mod requests;
