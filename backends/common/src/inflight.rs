@@ -131,7 +131,8 @@ impl InflightRegion {
         let base = queue_len(self.size).checked_mul(usize::from(index));
         match base {
             Some(base) if index < self.queues && size <= self.size => {
-                Ok(InflightQueue { mapped: Arc::clone(&self.mapped), base, size, counter: 0 })
+                let mapped = Arc::clone(&self.mapped);
+                Ok(InflightQueue { mapped, base, size, counter: 0, newest: 0, settled: 0 })
             }
             _ => Err(InflightError::NoQueue { index, size }),
         }
@@ -164,12 +165,16 @@ pub(crate) struct InflightQueue {
     size: u16,
     /// The order of the next chain taken.
     counter: u64,
+    /// `last_batch_head` and `used_idx` as this process wrote them, so that a request costs stores only.
+    newest: u16,
+    settled: u16,
 }
 
 impl InflightQueue {
     /// Finds out what was in flight, once, before any chain is taken. `used` is the used index of
     /// the ring.
     pub(crate) fn recover(&mut self, used: u16) -> Result<Recovered, InflightError> {
+        self.newest = self.load(LAST_BATCH_HEAD_AT)?;
         match self.load::<u16>(VERSION_AT)? {
             0 => {
                 // A fresh one is all zeroes, or else what it says would be our successor's to do.
@@ -178,6 +183,7 @@ impl InflightQueue {
                 }
                 self.store(DESC_NUM_AT, self.size)?;
                 self.store(USED_IDX_AT, used)?;
+                self.settled = used;
                 self.store(VERSION_AT, VERSION)?;
                 return Ok(Recovered { next_avail: None, resubmit: VecDeque::new() });
             }
@@ -185,6 +191,7 @@ impl InflightQueue {
             version => return Err(InflightError::Version { version }),
         }
         // The record may lack the last step of the process before.
+        self.settled = self.load(USED_IDX_AT)?;
         self.settle_last_batch(used)?;
         let mut taken = Vec::new();
         for head in 0..self.size {
@@ -202,10 +209,10 @@ impl InflightQueue {
 
     /// Clears the chains that went into the used ring since the record last knew its index: they
     /// are a list, the newest first.
-    fn settle_last_batch(&self, used: u16) -> Result<(), InflightError> {
-        let batch = used.wrapping_sub(self.load(USED_IDX_AT)?).min(self.size);
-        let mut head = self.load::<u16>(LAST_BATCH_HEAD_AT)?;
-        for _ in 0..batch {
+    fn settle_last_batch(&mut self, used: u16) -> Result<(), InflightError> {
+        let batch = used.wrapping_sub(self.settled).min(self.size);
+        let mut head = self.newest;
+        for older in (0..batch).rev() {
             if head >= self.size {
                 break;
             }
@@ -213,9 +220,12 @@ impl InflightQueue {
                 self.store(entry(head, INFLIGHT_IN_ENTRY), 0u8)?;
             }
             kill_point::reached(Step::Cleared);
-            head = self.load(entry(head, NEXT_IN_ENTRY))?;
+            if older > 0 {
+                head = self.load(entry(head, NEXT_IN_ENTRY))?;
+            }
         }
         self.store(USED_IDX_AT, used)?;
+        self.settled = used;
         kill_point::reached(Step::Settled);
         Ok(())
     }
@@ -237,10 +247,10 @@ impl InflightQueue {
 
     /// Records a chain that is about to be put into the used ring.
     pub(crate) fn before_used(&mut self, head: u16) -> Result<(), InflightError> {
-        let last: u16 = self.load(LAST_BATCH_HEAD_AT)?;
-        self.store(entry(head, NEXT_IN_ENTRY), last)?;
+        self.store(entry(head, NEXT_IN_ENTRY), self.newest)?;
         kill_point::reached(Step::Linked);
         self.store(LAST_BATCH_HEAD_AT, head)?;
+        self.newest = head;
         kill_point::reached(Step::Newest);
         Ok(())
     }
