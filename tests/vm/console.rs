@@ -39,3 +39,31 @@ fn a_console_carries_text_both_ways_and_survives_its_driver() {
     assert_eq!(guest.backends(), backends, "a backend lives on through a reset");
     guest.power_off();
 }
+
+#[test]
+fn a_named_port_answers_beside_its_console() {
+    require!(StockKvm);
+    let scratch = Scratch::new();
+    let (socket, agent) = (scratch.join("hvc1"), scratch.join("agent"));
+    let to = format!("socket={},port=org.atoll.echo:socket={}", socket.display(), agent.display());
+    let mut guest = Guest::builder().console(&to).boot();
+    let console = wait_for("the second console", || Console::connect(&socket));
+    guest.check("echo beside > /dev/hvc1");
+    let beside = |heard: &str| heard.contains("beside").then_some(());
+    console.wait_for(0, PATIENCE, beside).expect("text on the console");
+
+    // Without udev a port has its number only; the name is what the device told.
+    guest.check(
+        "port=$(basename $(dirname $(grep -l org.atoll.echo /sys/class/virtio-ports/*/name))) && \
+         (exec 3<> /dev/$port; while read line <&3; do echo \"heard $line\" >&3; done) &",
+    );
+    let mut outside = Console::connect(&agent).expect("the port's socket");
+    for round in 0..3 {
+        outside.type_text(&format!("round {round}\n"));
+        let answer = format!("heard round {round}\n");
+        outside
+            .wait_for(0, PATIENCE, |heard| heard.contains(&answer).then_some(()))
+            .expect("an answer from the port");
+    }
+    guest.power_off();
+}

@@ -20,6 +20,10 @@ Examples:
     atoll-blk --socket-path=/run/vm/blk.sock --blk-file=root.img &
     atoll run --kernel vmlinux --device blk,socket=/run/vm/blk.sock --console stdio
 
+  A console on a socket, and a port for the QEMU guest agent in the guest:
+    atoll run --kernel vmlinux --disk path=root.img \\
+              --console socket=tty.sock,port=org.qemu.guest_agent.0:socket=agent.sock
+
   A machine from a file, with more memory:
     atoll run --config vm.toml --memory 4G,hugepages=2M
 

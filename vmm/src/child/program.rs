@@ -5,7 +5,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::ChildError;
-use crate::config::{BackendConfig, ConsoleConfig, ConsoleTo, DiskConfig, NetConfig, NetTo};
+use crate::config::{
+    BackendConfig, ConsoleConfig, ConsoleTo, DiskConfig, NetConfig, NetTo, PortConfig,
+};
 
 /// A backend's command line, but for its socket.
 #[derive(Clone, Debug)]
@@ -87,11 +89,26 @@ fn net_arguments(net: &NetConfig) -> Vec<OsString> {
 }
 
 fn console_arguments(console: &ConsoleConfig) -> Vec<OsString> {
-    vec![match &console.to {
+    let mut arguments = vec![match &console.to {
         ConsoleTo::Stdio => "--stdio".into(),
         ConsoleTo::Pty(None) => "--pty".into(),
         ConsoleTo::Pty(Some(link)) => option("pty", link),
         ConsoleTo::File(path) => option("file", path),
         ConsoleTo::Socket(path) => option("unix", path),
-    }]
+    }];
+    arguments.extend(console.ports.iter().map(port_argument));
+    arguments
+}
+
+fn port_argument(port: &PortConfig) -> OsString {
+    let (kind, path) = match &port.to {
+        // A port does not parse that leads to the terminal.
+        ConsoleTo::Stdio | ConsoleTo::Pty(None) => ("pty", None),
+        ConsoleTo::Pty(Some(link)) => ("pty=", Some(link)),
+        ConsoleTo::File(path) => ("file=", Some(path)),
+        ConsoleTo::Socket(path) => ("unix=", Some(path)),
+    };
+    let mut value = OsString::from(format!("{}:{kind}", port.name));
+    value.extend(path.map(|path| path.as_os_str()));
+    option("port", value)
 }

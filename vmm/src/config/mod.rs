@@ -10,14 +10,16 @@ use serde::Deserialize;
 
 mod file;
 mod options;
+mod port;
 mod settings;
 mod size;
 
 pub use options::{Section, nearest};
+pub use port::PortConfig;
 pub use settings::{MAX_CPUS, Settings};
 pub use size::Size;
 
-use options::{parsed, parsed_option, switch};
+use options::{parsed, parsed_list, parsed_option, switch};
 
 use crate::vhost_user::Policy;
 
@@ -274,6 +276,8 @@ impl Section for NetConfig {
 pub struct ConsoleConfig {
     /// Where its bytes go and come from.
     pub to: ConsoleTo,
+    /// Its further ports, by name.
+    pub ports: Vec<PortConfig>,
     /// What becomes of the machine while nobody serves it.
     pub on_disconnect: Policy,
     /// The device's name.
@@ -301,6 +305,8 @@ struct ConsoleKeys {
     pty: Option<PathBuf>,
     file: Option<PathBuf>,
     socket: Option<PathBuf>,
+    #[serde(default, deserialize_with = "parsed_list")]
+    port: Vec<PortConfig>,
     #[serde(default, rename = "on-disconnect", deserialize_with = "parsed")]
     on_disconnect: Policy,
     id: Option<String>,
@@ -319,14 +325,15 @@ impl TryFrom<ConsoleKeys> for ConsoleConfig {
             (false, None, None, Some(path)) => ConsoleTo::Socket(path),
             _ => return Err("it takes exactly one of stdio, pty, pty=LINK, file=F and socket=S"),
         };
-        Ok(Self { to, on_disconnect: keys.on_disconnect, id: keys.id })
+        Ok(Self { to, ports: keys.port, on_disconnect: keys.on_disconnect, id: keys.id })
     }
 }
 
 impl Section for ConsoleConfig {
     const NAME: &'static str = "console";
     const KEYS: &'static [&'static str] =
-        &["stdio", "pty", "file", "socket", "on-disconnect", "id"];
+        &["stdio", "pty", "file", "socket", "port", "on-disconnect", "id"];
+    const REPEATABLE: &'static [&'static str] = &["port"];
 }
 
 /// `--device`

@@ -17,6 +17,8 @@ pub trait Section: DeserializeOwned {
     const KEYS: &'static [&'static str];
     /// The key that a leading word without `=` is the value of; elsewhere such a word is a switch.
     const LEADING: Option<&'static str> = None;
+    /// Those of the keys that may be given several times; in a file they may be arrays.
+    const REPEATABLE: &'static [&'static str] = &[];
 
     /// Reads the section from `text`, in the grammar `word,key=value,…`; `,,` is a comma.
     ///
@@ -30,7 +32,10 @@ pub trait Section: DeserializeOwned {
                 (None, Some(leading)) if position == 0 => (leading.to_owned(), part),
                 (None, _) => (part, "on".to_owned()),
             };
-            if table.insert(key.clone(), Value::String(value)).is_some() {
+            if Self::REPEATABLE.contains(&key.as_str()) {
+                let values = table.entry(key).or_insert_with(|| Value::Array(Vec::new()));
+                values.as_array_mut().into_iter().for_each(|all| all.push(value.clone().into()));
+            } else if table.insert(key.clone(), Value::String(value)).is_some() {
                 return Err(ConfigError::Repeated { section: Self::NAME, key });
             }
         }
@@ -139,6 +144,19 @@ where
     T: std::str::FromStr<Err: std::fmt::Display>,
 {
     parsed(deserializer).map(Some)
+}
+
+/// One or several values that have a `FromStr` whose error is a sentence.
+pub(super) fn parsed_list<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let texts = match Value::deserialize(deserializer)? {
+        Value::Array(texts) => texts,
+        one => vec![one],
+    };
+    texts.into_iter().map(|text| parsed(text).map_err(D::Error::custom)).collect()
 }
 
 #[cfg(test)]

@@ -42,7 +42,7 @@ pub struct Settings {
     #[arg(long, value_name = "tap=NAME|user[,…]", value_parser = NetConfig::from_text)]
     pub net: Vec<NetConfig>,
     /// A console, served by an atoll-console of its own:
-    /// stdio|pty[=LINK]|file=FILE|socket=PATH[,id=NAME]
+    /// stdio|pty[=LINK]|file=FILE|socket=PATH[,port=NAME:socket=PATH|pty[=LINK]|file=FILE]…[,id=NAME]
     #[arg(long, value_name = "stdio|pty|…", value_parser = ConsoleConfig::from_text)]
     pub console: Vec<ConsoleConfig>,
     /// A device whose vhost-user backend listens on a socket:
