@@ -26,6 +26,7 @@ pub fn blk(data: &[u8]) {
             snapshot: false,
             serial: Some("FUZZ".into()),
             num_queues: 1,
+            limits: Default::default(),
             backend: Default::default(),
         };
         Block::open(&options, ConfigChange::default()).expect("a disk")

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use atoll_backend::{ConfigChange, ConfigRefused, Device, DeviceError, Identity, Worker};
+use atoll_backend::{ConfigChange, ConfigRefused, Device, DeviceError, Identity, Limiter, Worker};
 use nix::sys::signal::{SigSet, Signal};
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_FLUSH;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
@@ -29,6 +29,7 @@ pub struct Block {
     id: [u8; ID_LEN],
     queues: u16,
     config_change: ConfigChange,
+    limiter: Arc<Limiter>,
 }
 
 impl Block {
@@ -56,6 +57,7 @@ impl Block {
             id,
             queues: options.num_queues,
             config_change,
+            limiter: Arc::new(Limiter::new(options.limits.into())),
         })
     }
 
@@ -127,8 +129,13 @@ impl Device for Block {
             _claim: claim,
             id: self.id,
             complaints: Complaints::default(),
+            limiter: Arc::clone(&self.limiter),
             flush_writes: features & 1 << VIRTIO_BLK_F_FLUSH == 0,
         }))
+    }
+
+    fn limiter(&self) -> Option<&Limiter> {
+        Some(&self.limiter)
     }
 
     fn reset(&self) {

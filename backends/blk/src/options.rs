@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use atoll_backend::{Args, Capabilities};
+use atoll_backend::{Args, Capabilities, LimitArgs};
 
 use crate::format::Format;
 
@@ -29,6 +29,12 @@ Examples:
 
   A new version of a running disk, for `atoll ctl device swap ID socket=new.sock`:
       atoll-blk --socket-path=new.sock --blk-file=disk.img --takeover
+
+  A disk of at most 100 MiB and 2000 requests a second, which can be counted and changed:
+      atoll-blk --socket-path=blk.sock --blk-file=disk.img --limit-bps=100M --limit-iops=2000 \\
+                --control-socket=control.sock
+      curl --unix-socket control.sock http://disk/metrics
+      curl --unix-socket control.sock -X PATCH -d '{\"iops\": 500}' http://disk/limits
 
 SIGHUP lets it look at the size of its image again, which the guest then sees.
 Exit codes: 0 asked to end, or the only front-end left; 1 failure; 2 wrong command line.
@@ -73,6 +79,10 @@ pub struct Options {
     /// Number of queues, each with a thread of its own
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub num_queues: u16,
+
+    /// How fast it may work.
+    #[command(flatten)]
+    pub limits: LimitArgs,
 
     /// What every device process takes.
     #[command(flatten)]

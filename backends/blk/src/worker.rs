@@ -3,9 +3,9 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use atoll_backend::{Chain, Reader, Vring, VringError, Wait, Worker};
+use atoll_backend::{Chain, Limiter, Reader, Vring, VringError, Wait, Worker};
 use tap::{TapFallible, TapOptional};
 use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
 
@@ -18,6 +18,9 @@ use crate::storage::Storage;
 /// The length of the answer to a request for the serial number (virtio 1.3 §5.2.6).
 pub(crate) const ID_LEN: usize = 20;
 
+/// What a request has besides its data: a header and a status (virtio 1.3 §5.2.6).
+const FRAME: u64 = 16 + 1;
+
 /// What serves one queue.
 pub(crate) struct BlockQueue {
     pub(crate) image: Arc<Image>,
@@ -25,6 +28,8 @@ pub(crate) struct BlockQueue {
     pub(crate) _claim: Claim,
     pub(crate) id: [u8; ID_LEN],
     pub(crate) complaints: Complaints,
+    /// Shared by all queues of the disk.
+    pub(crate) limiter: Arc<Limiter>,
     /// The driver can't ask for durability, so that it is due with each write.
     pub(crate) flush_writes: bool,
 }
@@ -32,7 +37,12 @@ pub(crate) struct BlockQueue {
 impl Worker for BlockQueue {
     fn serve(&mut self, vring: &mut Vring) -> Result<Wait<'_>, VringError> {
         while let Some(chain) = vring.next()? {
-            let written = self.answer(&chain);
+            if let Err(wait) = self.admit(&chain) {
+                vring.count_throttled();
+                vring.give_back(chain)?;
+                return Ok(Wait::no_kick().within(wait));
+            }
+            let written = self.answer(&chain, vring);
             vring.complete(chain, written)?;
             vring.call_if_wanted()?;
         }
@@ -41,10 +51,22 @@ impl Worker for BlockQueue {
 }
 
 impl BlockQueue {
+    /// Whether the limits let the chain through now; else how long to wait. What a process before
+    /// this one left in flight counts, but does not wait: the ring may be about to stop.
+    fn admit(&self, chain: &Chain) -> Result<(), Duration> {
+        let bytes = chain.readable_bytes().saturating_add(chain.writable_bytes().into());
+        let bytes = bytes.saturating_sub(FRAME);
+        if chain.is_resubmitted() {
+            self.limiter.charge(bytes);
+            return Ok(());
+        }
+        self.limiter.take(bytes)
+    }
+
     /// Does what the chain asks for, and says how it went in the status. Returns how many bytes of
     /// its room are written, from the first on without a gap (virtio 1.3 §2.7.8.2): the status is
     /// the last of them, so that a failed read has none to show.
-    fn answer(&mut self, chain: &Chain) -> u32 {
+    fn answer(&mut self, chain: &Chain, vring: &Vring) -> u32 {
         let limits = Limits { len: self.image.len(), read_only: self.image.is_read_only() };
         let (status, code) = match Request::parse(chain, limits) {
             Ok(Request { action, status }) => (Some(status), self.act(action)),
@@ -54,6 +76,9 @@ impl BlockQueue {
                 (chain.last_byte(), bad.status())
             }
         };
+        if u32::from(code) != VIRTIO_BLK_S_OK {
+            vring.count_error();
+        }
         let answered = status.is_some_and(|mut status| status.write_obj(&code));
         let complete = u32::from(code) == VIRTIO_BLK_S_OK || chain.writable_bytes() == 1;
         if answered && complete { chain.writable_bytes() } else { 0 }

@@ -25,6 +25,15 @@ pub struct Args {
     #[arg(long, value_name = "N")]
     pub fd: Option<RawFd>,
 
+    /// Unix socket for who wants to know and change how the device does: HTTP with JSON, where
+    /// /metrics is for Prometheus; only its owner may open it
+    #[arg(long, value_name = "PATH", conflicts_with = "control_fd")]
+    pub control_socket: Option<PathBuf>,
+
+    /// The same on an inherited descriptor: a connected socket, or one that listens
+    #[arg(long, value_name = "N")]
+    pub control_fd: Option<RawFd>,
+
     /// End when the front-end leaves, instead of waiting for the next one
     #[arg(long)]
     pub once: bool,

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 use libc::iovec;
 use virtio_queue::desc::split::Descriptor;
@@ -103,6 +104,8 @@ pub struct Chain {
     fault: Option<ChainFault>,
     /// Whether the walk came to the last descriptor, so that the last writable byte is known.
     ended: bool,
+    /// When it was taken, where that is counted.
+    pub(crate) taken: Option<Instant>,
     /// Keeps `pieces` mapped.
     _memory: Arc<Memory>,
 }
@@ -138,6 +141,7 @@ impl Chain {
             writable_bytes: 0,
             fault: None,
             ended: false,
+            taken: None,
             _memory: Arc::clone(memory),
         };
         match chain.walk_table(memory, table) {
@@ -257,6 +261,18 @@ impl Chain {
     /// How many bytes of room the chain has in all.
     pub fn writable_bytes(&self) -> u32 {
         self.writable_bytes
+    }
+
+    /// How many bytes its readable buffers hold, whatever else is wrong with it.
+    #[must_use]
+    pub fn readable_bytes(&self) -> u64 {
+        self.reader_of_all().len() as u64
+    }
+
+    /// Whether a process before this one left it in flight, so that it has waited long enough.
+    #[must_use]
+    pub fn is_resubmitted(&self) -> bool {
+        self.origin == Origin::Resubmitted
     }
 
     pub(crate) fn head(&self) -> u16 {

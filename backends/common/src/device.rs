@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nix::poll::PollFlags;
 
+use crate::limits::Limiter;
 use crate::vring::{Vring, VringError};
 
 /// An error of a device's own, to be printed by the shared code.
@@ -58,6 +59,11 @@ pub trait Device: Send + Sync + 'static {
     /// Anything that keeps the queue from being served; the ring then stays stopped and the
     /// front-end is told through the ring's error descriptor.
     fn open_queue(&self, index: u16, features: u64) -> Result<Box<dyn Worker>, DeviceError>;
+
+    /// What its queues ask before each request, where they ask; the control socket changes it.
+    fn limiter(&self) -> Option<&Limiter> {
+        None
+    }
 
     /// The front-end left or reset the device. Its rings are about to stop, so that what they hold
     /// can go over to the device without a gap.

@@ -29,7 +29,7 @@ impl Device for Still {
 }
 
 fn session(protocol_features: VhostUserProtocolFeatures) -> Mutex<Session> {
-    let mut session = Session::new(Arc::new(Still));
+    let mut session = Session::new(Arc::new(Still), None);
     session.set_protocol_features(protocol_features.bits()).unwrap();
     Mutex::new(session)
 }

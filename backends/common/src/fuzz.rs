@@ -88,7 +88,7 @@ pub fn session(data: &[u8]) {
     }
     let _closed = front_end.shutdown(std::net::Shutdown::Write);
     let device: Arc<dyn Device> = Arc::new(Echo);
-    let _served = serve::serve(&device, connection, &ConfigChange::default(), end);
+    let _served = serve::serve(&device, None, connection, &ConfigChange::default(), end);
 }
 
 /// Sends a message. False when it does not fit into the socket any more.

@@ -11,6 +11,9 @@
 //!     └─ stop ◄── join ── (Vring) ─┘
 //! ```
 //!
+//! With a control socket, a thread more tells what was counted, and changes the limits; rings never
+//! wait for it.
+//!
 //! The ring's thread owns its [`Vring`] while it runs and hands it back when it stops, so the
 //! data path has no locks.
 
@@ -18,6 +21,7 @@ mod args;
 mod back_channel;
 mod buffers;
 mod chain;
+mod control;
 mod device;
 mod early_enable;
 mod error;
@@ -26,10 +30,12 @@ mod event;
 pub mod fuzz;
 mod inflight;
 pub mod kill_point;
+mod limits;
 mod listen;
 mod logging;
 mod lost_memory;
 mod memory;
+mod metrics;
 mod queue;
 mod ring_thread;
 mod rings;
@@ -49,6 +55,7 @@ pub use buffers::{Reader, Received, Writer, read_packet};
 pub use chain::{Chain, ChainFault};
 pub use device::{ConfigRefused, Device, DeviceError, Identity, Wait, Worker};
 pub use inflight::InflightError;
+pub use limits::{LimitArgs, LimitChange, LimitError, Limiter, Limits};
 pub use run::run;
 pub use shared::MapError;
 pub use vring::{Vring, VringError};

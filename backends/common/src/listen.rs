@@ -55,9 +55,18 @@ impl Endpoint {
     /// Opens what the options name, or else what socket activation passed.
     pub(crate) fn open(args: &Args) -> Result<Self, ListenError> {
         match (&args.socket_path, args.fd) {
-            (Some(path), _) => Ok(Self::Listening(Listener::bind(path)?)),
+            (Some(path), _) => Ok(Self::Listening(Listener::bind(path, Access::Umask)?)),
             (None, Some(fd)) => Self::inherit(fd),
             (None, None) => Self::inherit(activated()?.ok_or(ListenError::Nowhere)?),
+        }
+    }
+
+    /// Opens what the options name for control, if they do.
+    pub(crate) fn control(args: &Args) -> Result<Option<Self>, ListenError> {
+        match (&args.control_socket, args.control_fd) {
+            (Some(path), _) => Ok(Some(Self::Listening(Listener::bind(path, Access::Owner)?))),
+            (None, Some(fd)) => Self::inherit(fd).map(Some),
+            (None, None) => Ok(None),
         }
     }
 
@@ -82,10 +91,15 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    fn bind(path: &Path) -> Result<Self, SocketError> {
-        let (socket, file) = unix_socket::bind(path, Access::Umask)?;
+    fn bind(path: &Path, access: Access) -> Result<Self, SocketError> {
+        let (socket, file) = unix_socket::bind(path, access)?;
         tracing::info!("listening on {}", path.display());
         Ok(Self { socket, _file: Some(file) })
+    }
+
+    /// The socket, and its file where we made it.
+    pub(crate) fn into_parts(self) -> (UnixListener, Option<SocketFile>) {
+        (self.socket, self._file)
     }
 
     /// The next front-end, or `None` when the process is to end.
@@ -104,12 +118,19 @@ impl Listener {
             if end.is_raised() {
                 return Ok(None);
             }
-            match self.socket.accept() {
-                Ok((stream, _unnamed)) => return Ok(Some(stream)),
-                Err(error) if passes(&error) => {}
-                Err(error) => return Err(ListenError::Accept(error)),
+            if let Some(stream) = accept_one(&self.socket).map_err(ListenError::Accept)? {
+                return Ok(Some(stream));
             }
         }
+    }
+}
+
+/// Who waits at a socket that does not block; `None` when nobody does.
+pub(crate) fn accept_one(listener: &UnixListener) -> io::Result<Option<UnixStream>> {
+    match listener.accept() {
+        Ok((stream, _unnamed)) => Ok(Some(stream)),
+        Err(error) if passes(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -122,6 +123,8 @@ fn finish_resubmitted(vring: &mut Vring, worker: &mut dyn Worker) -> Result<(), 
 /// Sleeps until something happens that `wait` names, or the loop is to stop.
 fn sleep(wait: &Wait<'_>, kick: &File, stop: &Stop) -> Result<(), VringError> {
     let timeout = wait.timeout.map_or(PollTimeout::NONE, |timeout| {
+        // Rounded up to its milliseconds, so as not to wake too early again and again.
+        let timeout = timeout.saturating_add(Duration::from_nanos(999_999));
         PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX)
     });
     let [first, second] = wait.fds.map(|fd| fd.unwrap_or((stop.wake.as_fd(), PollFlags::empty())));

@@ -13,6 +13,7 @@ use crate::error::Because;
 use crate::event;
 use crate::inflight::InflightRegion;
 use crate::memory::MemoryTable;
+use crate::metrics::Metrics;
 use crate::queue::{QueueSetup, Runnable};
 use crate::ring_thread::RingThread;
 use crate::vring::{RingSetup, Vring, VringError};
@@ -24,6 +25,8 @@ pub(crate) struct Ground {
     pub(crate) features: u64,
     pub(crate) memory: MemoryTable,
     pub(crate) inflight: Option<InflightRegion>,
+    /// Where what the rings do is counted, if it is.
+    pub(crate) metrics: Option<Arc<Metrics>>,
 }
 
 /// The ring of a queue does not start.
@@ -71,8 +74,9 @@ pub(crate) struct Rings {
 }
 
 impl Rings {
-    pub(crate) fn new(device: Arc<dyn Device>, count: u16) -> Self {
-        let ground = Ground { device, features: 0, memory: MemoryTable::default(), inflight: None };
+    pub(crate) fn new(device: Arc<dyn Device>, count: u16, metrics: Option<Arc<Metrics>>) -> Self {
+        let memory = MemoryTable::default();
+        let ground = Ground { device, features: 0, memory, inflight: None, metrics };
         let rings = std::iter::repeat_with(Ring::default).take(usize::from(count)).collect();
         Self { ground, rings }
     }
@@ -187,7 +191,7 @@ fn try_start(
     runnable: &Runnable<'_>,
     ground: &Ground,
 ) -> Result<RingThread, StartError> {
-    let Ground { device, features, memory, inflight } = ground;
+    let Ground { device, features, memory, inflight, metrics } = ground;
     let &Runnable { size, addresses, kick } = runnable;
     let accepted = |bit: u32| features & 1 << bit != 0;
     let translate = |user| memory.translate(user).ok_or(StartError::Unmapped { user });
@@ -206,7 +210,8 @@ fn try_start(
         call: setup.call.as_ref().map(copy).transpose()?,
         inflight: record.map_err(|error| StartError::Ring(error.into()))?,
     };
-    let vring = Vring::new(ring, memory.memory()).map_err(StartError::Ring)?;
+    let mut vring = Vring::new(ring, memory.memory()).map_err(StartError::Ring)?;
+    vring.count_in(metrics.clone());
     let worker = device.open_queue(index, *features).map_err(StartError::Device)?;
     let error = setup.error.as_ref().map(copy).transpose()?;
     RingThread::start(vring, worker, copy(kick)?, error).map_err(StartError::Thread)

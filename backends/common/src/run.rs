@@ -11,8 +11,9 @@ use crate::back_channel::ConfigChange;
 use crate::device::{Device, DeviceError};
 use crate::error::Because;
 use crate::listen::{Endpoint, ListenError};
+use crate::metrics::Metrics;
 use crate::signals::EndRequest;
-use crate::{logging, lost_memory, serve, service};
+use crate::{control, logging, lost_memory, serve, service};
 
 /// Why a device process ends before it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,8 @@ enum RunError {
     Signals(#[source] io::Error),
     #[error("cannot serve the front-end")]
     Serve(#[source] io::Error),
+    #[error("cannot serve the control socket")]
+    Control(#[source] io::Error),
     #[error("cannot print the capabilities")]
     Print(#[source] io::Error),
 }
@@ -64,14 +67,25 @@ fn run_device<D: Device>(
     let config_change = ConfigChange::default();
     let device: Arc<dyn Device> = Arc::new(open(config_change.clone())?);
     let endpoint = Endpoint::open(args)?;
+    // Nothing is counted where nobody can ask.
+    let (metrics, _control_file) = match Endpoint::control(args)? {
+        Some(control) => {
+            let metrics = Arc::new(Metrics::new(device.identity().queues));
+            let started = control::start(control, Arc::clone(&device), Arc::clone(&metrics));
+            (Some(metrics), started.map_err(RunError::Control)?)
+        }
+        None => (None, None),
+    };
+    let serve = |connection| {
+        let served = serve::serve(&device, metrics.as_ref(), connection, &config_change, &end);
+        served.map_err(RunError::Serve)
+    };
     service::notify(&NotifyState::Ready);
     match endpoint {
-        Endpoint::Connected(connection) => {
-            serve::serve(&device, connection, &config_change, &end).map_err(RunError::Serve)
-        }
+        Endpoint::Connected(connection) => serve(connection),
         Endpoint::Listening(listener) => {
             while let Some(connection) = listener.accept(&end)? {
-                serve::serve(&device, connection, &config_change, &end).map_err(RunError::Serve)?;
+                serve(connection)?;
                 if args.once {
                     break;
                 }

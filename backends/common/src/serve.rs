@@ -12,6 +12,7 @@ use crate::back_channel::{ConfigChange, Header};
 use crate::device::Device;
 use crate::early_enable;
 use crate::error::Because;
+use crate::metrics::Metrics;
 use crate::session::{Refused, Session};
 use crate::signals::EndRequest;
 
@@ -21,6 +22,7 @@ use crate::signals::EndRequest;
 /// When the connection can't even be set up.
 pub(crate) fn serve(
     device: &Arc<dyn Device>,
+    metrics: Option<&Arc<Metrics>>,
     connection: UnixStream,
     config_change: &ConfigChange,
     end: &EndRequest,
@@ -32,7 +34,7 @@ pub(crate) fn serve(
     let pid = getsockopt(&socket, sockopt::PeerCredentials).map_or(0, |peer| peer.pid());
     tracing::info!("front-end connected, process {pid}");
 
-    let session = Arc::new(Mutex::new(Session::new(Arc::clone(device))));
+    let session = Arc::new(Mutex::new(Session::new(Arc::clone(device), metrics.cloned())));
     let mut wire = BackendReqHandler::from_stream(connection, Arc::clone(&session));
     while serve_message(&socket, &mut wire, &session, config_change) {}
 

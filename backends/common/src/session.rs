@@ -22,6 +22,7 @@ use crate::device::{ConfigRefused, Device, DeviceError, Identity};
 use crate::event;
 use crate::inflight::{InflightError, InflightRegion};
 use crate::memory::{MemoryError, MemoryTable, RegionSpec};
+use crate::metrics::Metrics;
 use crate::queue::{QueueSetup, RingAddresses};
 use crate::rings::{ChangeError, NoQueue, Rings};
 
@@ -85,9 +86,9 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(device: Arc<dyn Device>) -> Self {
+    pub(crate) fn new(device: Arc<dyn Device>, metrics: Option<Arc<Metrics>>) -> Self {
         let identity = device.identity();
-        let rings = Rings::new(Arc::clone(&device), identity.queues);
+        let rings = Rings::new(Arc::clone(&device), identity.queues, metrics);
         Self { device, identity, protocol_features: 0, features_set: false, rings }
     }
 

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
+use std::time::Instant;
 
 use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue, QueueT};
@@ -20,6 +21,7 @@ use crate::inflight::{InflightError, InflightQueue};
 use crate::kill_point::{self, Step};
 use crate::lost_memory;
 use crate::memory::Memory;
+use crate::metrics::{Metrics, QueueMetrics};
 
 /// How many chains a worker gets before the loop looks at everything else.
 const ROUND: u16 = 128;
@@ -121,6 +123,8 @@ pub struct Vring {
     considered: u16,
     /// How often memory had been lost when the ring started.
     losses: u64,
+    /// Where what it does is counted, if it is.
+    metrics: Option<Arc<Metrics>>,
 }
 
 impl Vring {
@@ -161,9 +165,29 @@ impl Vring {
             resubmit,
             considered: used.0,
             losses,
+            metrics: None,
         };
         vring.check_memory()?;
         Ok(vring)
+    }
+
+    /// Counts from now on what it does.
+    pub(crate) fn count_in(&mut self, metrics: Option<Arc<Metrics>>) {
+        self.metrics = metrics;
+    }
+
+    fn metrics(&self) -> Option<&QueueMetrics> {
+        self.metrics.as_ref().and_then(|metrics| metrics.queue(self.index))
+    }
+
+    /// Counts a request that is answered with an error.
+    pub fn count_error(&self) {
+        self.metrics().into_iter().for_each(QueueMetrics::failed);
+    }
+
+    /// Counts a wait because of a limit.
+    pub fn count_throttled(&self) {
+        self.metrics().into_iter().for_each(QueueMetrics::throttled);
     }
 
     /// Whether all that was read since the ring started was really there.
@@ -228,7 +252,9 @@ impl Vring {
             (None, None) => return Ok(None),
         };
         self.in_flight = self.in_flight.saturating_add(1);
-        Ok(Some(self.walk(head, origin)))
+        let mut chain = self.walk(head, origin);
+        chain.taken = self.metrics.is_some().then(Instant::now);
+        Ok(Some(chain))
     }
 
     /// Completes `chain`: the driver gets it back with `written` bytes in it. It is told of it,
@@ -259,6 +285,9 @@ impl Vring {
             }
             self.write_used(position, chain.head(), written)?;
             kill_point::reached(Step::Entered);
+            if let (Some(metrics), Some(taken)) = (self.metrics(), chain.taken) {
+                metrics.completed(taken, chain.readable_bytes(), written);
+            }
             position = position.wrapping_add(1);
             self.in_flight = self.in_flight.saturating_sub(1);
         }

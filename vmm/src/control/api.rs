@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
-use super::http::{Request, Status, Unserved};
 use super::{Action, Refusal};
+use atoll_http::{Request, Status, Unserved};
 
 /// What a request asks for.
 #[derive(Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ fn request(line: &str, body: &str) -> Request {
     let (method, target) = line.split_once(' ').unwrap();
     let length = body.len();
     let text = format!("{method} {target} HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{body}");
-    super::super::http::take_request(&mut text.into_bytes()).unwrap().unwrap()
+    atoll_http::take_request(&mut text.into_bytes()).unwrap().unwrap()
 }
 
 fn asked(line: &str) -> Wish {

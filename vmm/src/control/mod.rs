@@ -4,9 +4,7 @@
 //! take long is done on a thread of its own. What the machine makes of it is not known here.
 
 mod api;
-mod connection;
 mod events;
-mod http;
 mod server;
 mod socket;
 

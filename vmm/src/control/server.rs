@@ -1,32 +1,25 @@
 //! The thread that serves the control socket: it sleeps until a client, an event or a finished
 //! action wakes it, and never waits for any of them.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 
 use super::api::{Wish, wish};
-use super::connection::{Connection, Phase};
-use super::http::{self, Request, Status, Unserved};
 use super::{Action, EventLog, Machine, Refusal, Socket};
 use crate::irq;
+use atoll_http::{self as http, Clients, Connection, Key, Phase, Request, Status, Unserved};
 
-/// The most clients at once.
-const MAX_CONNECTIONS: usize = 32;
 /// The most actions at once, those of clients that have left included.
 const MAX_ACTIONS: usize = 8;
 /// How long clients have at the end to read what is on its way.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-/// How long no client is accepted after the system refused one.
-const DEAF: Duration = Duration::from_millis(500);
 
 /// The control socket can't be served.
 #[derive(Debug, thiserror::Error)]
@@ -69,9 +62,7 @@ impl Server {
             machine,
             events,
             shared: Arc::clone(&shared),
-            connections: BTreeMap::new(),
-            next: 0,
-            deaf_until: None,
+            clients: Clients::default(),
             actions: 0,
             sender,
             finished,
@@ -95,7 +86,6 @@ impl Drop for Server {
     }
 }
 
-type Key = u64;
 type Finished = (Key, Result<(), Refusal>);
 
 struct Worker {
@@ -103,10 +93,7 @@ struct Worker {
     machine: Arc<dyn Machine>,
     events: Arc<EventLog>,
     shared: Arc<Shared>,
-    connections: BTreeMap<Key, Connection>,
-    next: Key,
-    /// No client is accepted before, since there are no descriptors for it.
-    deaf_until: Option<Instant>,
+    clients: Clients,
     /// How many actions are being done.
     actions: usize,
     sender: Sender<Finished>,
@@ -123,8 +110,7 @@ impl Worker {
         // What was published before the end is still for those who follow.
         let end = Instant::now() + LAST_WORDS;
         self.turn(&[]);
-        let owed = |connection: &Connection| !connection.is_drained();
-        while Instant::now() < end && self.connections.values().any(owed) {
+        while Instant::now() < end && self.clients.is_owed() {
             let ready = self.sleep(Some(end));
             self.turn(&ready);
         }
@@ -142,96 +128,31 @@ impl Worker {
             self.hear(*key, *how);
         }
         self.tell_followers();
-        let now = Instant::now();
-        self.connections.retain(|_, connection| {
-            let late = connection.deadline().is_some_and(|deadline| deadline <= now);
-            connection.write() && (!late || connection.expire())
-        });
+        self.clients.settle();
     }
 
     /// Sleeps until there is something to do; the clients that did something.
     fn sleep(&self, until: Option<Instant>) -> Vec<(Key, PollFlags)> {
-        let read = |fd| PollFd::new(fd, PollFlags::POLLIN);
-        let accepts = match self.deaf_until {
-            None => PollFlags::POLLIN,
-            Some(_) => PollFlags::empty(),
-        };
-        let mut fds = vec![
-            read(self.shared.wake.as_fd()),
-            read((*self.events).as_fd()),
-            PollFd::new(self.socket.as_fd(), accepts),
-        ];
-        let clients = self.connections.values();
-        fds.extend(clients.map(|client| PollFd::new(client.as_fd(), client.interest())));
-        let deadlines = self.connections.values().filter_map(Connection::deadline);
-        let timeout = match deadlines.chain(until).chain(self.deaf_until).min() {
-            None => PollTimeout::NONE,
-            Some(deadline) => {
-                // Rounded up, so as not to wake too early again and again.
-                let left = deadline.saturating_duration_since(Instant::now());
-                let left = left.saturating_add(Duration::from_millis(1));
-                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-            }
-        };
-        // EINTR and the like are a wake-up for nothing.
-        let _ = poll(&mut fds, timeout);
-        let how = fds.iter().skip(3).map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
-        let clients = self.connections.keys().copied().zip(how);
-        clients.filter(|(_, how)| !how.is_empty()).collect()
+        let others = [self.shared.wake.as_fd(), (*self.events).as_fd()];
+        self.clients.sleep(Some(self.socket.as_fd()), &others, until)
     }
 
     fn accept(&mut self) {
-        if self.deaf_until.is_some_and(|until| Instant::now() < until) {
-            return;
+        if let Err(error) = self.clients.accept(|| self.socket.accept()) {
+            tracing::warn!("the control socket can't take one more client: {error}");
         }
-        self.deaf_until = None;
-        loop {
-            match self.socket.accept() {
-                Ok(Some(stream)) => self.welcome(stream),
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::warn!("the control socket can't take one more client: {error}");
-                    self.deaf_until = Some(Instant::now() + DEAF);
-                    return;
-                }
-            }
-        }
-    }
-
-    fn welcome(&mut self, stream: UnixStream) {
-        let Ok(mut connection) = Connection::new(stream) else { return };
-        if self.connections.len() >= MAX_CONNECTIONS {
-            let why = format!("{MAX_CONNECTIONS} clients are connected already");
-            connection.give_up(&Unserved::new(Status::Busy, why));
-            // It takes this little at once, or not at all.
-            let _sent = connection.write();
-            return;
-        }
-        self.connections.insert(self.next, connection);
-        self.next = self.next.wrapping_add(1);
     }
 
     /// Takes what a client has sent, and answers what can be answered.
     fn hear(&mut self, key: Key, how: PollFlags) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
-        let here = match connection.phase {
-            Phase::Asking | Phase::Following { .. } => connection.read(),
-            Phase::Waiting { .. } => !how.intersects(PollFlags::POLLHUP | PollFlags::POLLERR),
-            // Its end is found by writing to it.
-            Phase::Closing => true,
-        };
-        if !here {
-            self.connections.remove(&key);
-            return;
-        }
+        self.clients.hear(key, how);
         self.serve(key);
-        // One that has said its last word, and none that is still to be answered, is done with.
-        self.connections.retain(|other, connection| *other != key || !connection.is_done());
+        self.clients.dismiss_if_done(key);
     }
 
     /// Answers the requests that have come, until one has to wait for its answer.
     fn serve(&mut self, key: Key) {
-        while let Some(connection) = self.connections.get_mut(&key) {
+        while let Some(connection) = self.clients.get_mut(key) {
             match connection.take_request() {
                 Ok(None) => return,
                 Ok(Some(request)) => self.grant(key, &request),
@@ -246,7 +167,7 @@ impl Worker {
             Ok(Wish::Events { since, follow }) => return self.follow(key, since, follow),
             other => other,
         };
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.clients.get_mut(key) else { return };
         let last = connection.is_last();
         let response = match wish {
             Ok(Wish::Info) => http::json(Status::Ok, &self.machine.info(), last),
@@ -282,7 +203,7 @@ impl Worker {
         match started {
             Ok(_detached) => self.actions = self.actions.saturating_add(1),
             Err(error) => {
-                let Some(connection) = self.connections.get_mut(&key) else { return };
+                let Some(connection) = self.clients.get_mut(key) else { return };
                 let unserved = Unserved::new(Status::Busy, error.to_string());
                 let response = http::refuse(&unserved, connection.is_last());
                 connection.answer(&response);
@@ -291,7 +212,7 @@ impl Worker {
     }
 
     fn finish(&mut self, key: Key, result: Result<(), Refusal>) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.clients.get_mut(key) else { return };
         let last = connection.is_last();
         connection.answer(&match result {
             Ok(()) => http::done(last),
@@ -302,7 +223,7 @@ impl Worker {
     }
 
     fn follow(&mut self, key: Key, since: Option<u64>, follow: bool) {
-        let Some(connection) = self.connections.get_mut(&key) else { return };
+        let Some(connection) = self.clients.get_mut(key) else { return };
         connection.send(&http::head(Status::Ok, "application/x-ndjson", None, true));
         let seen = since.unwrap_or(0).max(self.events.forgotten());
         tell(connection, &self.events, seen);
@@ -314,7 +235,7 @@ impl Worker {
     /// Gives each follower that has read what it had what has happened since. So at most one batch
     /// is on its way to each; what else there is waits in the log, or is lost.
     fn tell_followers(&mut self) {
-        for connection in self.connections.values_mut() {
+        for connection in self.clients.iter_mut() {
             if let Phase::Following { seen } = connection.phase
                 && connection.write()
                 && connection.is_drained()

@@ -1,8 +1,10 @@
 //! Clients of a control socket: polite, slow, rude, and many.
 
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::sync::{Condvar, Mutex};
 
+use atoll_http::MAX_CONNECTIONS;
 use serde_json::{Value, json};
 
 use super::*;

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by panicking")]
 
 mod command_line;
+mod control;
 mod discard;
 mod disk;
 mod front_ends;

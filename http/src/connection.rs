@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
-use super::http::{self, MAX_REQUEST, Request, Status, Unserved};
+use crate::message::{self, MAX_REQUEST, Request, Status, Unserved};
 
 /// How long a request may take to arrive once its first byte has.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(10);
@@ -19,7 +19,7 @@ const CHUNK: usize = 4096;
 
 /// What a connection is for at the moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub enum Phase {
     /// A request is to come.
     Asking,
     /// An answer is being worked on.
@@ -28,25 +28,37 @@ pub(super) enum Phase {
         keep_alive: bool,
     },
     /// Events go out; this is the number of the last.
-    Following { seen: u64 },
+    Following {
+        /// Its number.
+        seen: u64,
+    },
     /// What is left goes out, then it is over.
     Closing,
 }
 
 /// One client.
-pub(super) struct Connection {
+pub struct Connection {
     stream: UnixStream,
-    pub(super) phase: Phase,
+    /// What it is for at the moment.
+    pub phase: Phase,
     input: Vec<u8>,
     output: Vec<u8>,
     /// When it is given up, unless something happens.
     deadline: Instant,
     /// Whether the client has said that it will send no more.
     ended: bool,
+    /// Whether it may ask nothing for as long as it likes.
+    patient: bool,
+    /// Whether a request waits until the answer before it has gone out.
+    blocked: bool,
 }
 
 impl Connection {
-    pub(super) fn new(stream: UnixStream) -> io::Result<Self> {
+    /// A client that has just come.
+    ///
+    /// # Errors
+    /// When its socket can't be made not to block.
+    pub fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         Ok(Self {
             stream,
@@ -55,14 +67,27 @@ impl Connection {
             output: Vec::new(),
             deadline: Instant::now() + IDLE_DEADLINE,
             ended: false,
+            patient: false,
+            blocked: false,
         })
     }
 
+    /// One that may ask nothing for as long as it likes.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub fn patient(stream: UnixStream) -> io::Result<Self> {
+        Self::new(stream).map(|connection| Self { patient: true, ..connection })
+    }
+
     /// What to wait for. A client that hangs up is always heard.
-    pub(super) fn interest(&self) -> PollFlags {
+    pub fn interest(&self) -> PollFlags {
         let mut flags = PollFlags::empty();
         // Requests are answered one after the other: the next may wait in the socket.
-        if matches!(self.phase, Phase::Asking | Phase::Following { .. }) && !self.ended {
+        if matches!(self.phase, Phase::Asking | Phase::Following { .. })
+            && !self.ended
+            && !self.blocked
+        {
             flags |= PollFlags::POLLIN;
         }
         if !self.output.is_empty() {
@@ -72,13 +97,14 @@ impl Connection {
     }
 
     /// When it is given up; `None` while it is not for the client to do something.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        let waits = matches!(self.phase, Phase::Waiting { .. } | Phase::Following { .. });
+    pub fn deadline(&self) -> Option<Instant> {
+        let rests = self.patient && self.phase == Phase::Asking && self.input.is_empty();
+        let waits = rests || matches!(self.phase, Phase::Waiting { .. } | Phase::Following { .. });
         (!waits || !self.output.is_empty()).then_some(self.deadline)
     }
 
     /// Takes what the client has sent. False when it has left.
-    pub(super) fn read(&mut self) -> bool {
+    pub fn read(&mut self) -> bool {
         let mut chunk = [0; CHUNK];
         loop {
             match self.stream.read(&mut chunk) {
@@ -105,11 +131,19 @@ impl Connection {
     }
 
     /// The next request, if it has come.
-    pub(super) fn take_request(&mut self) -> Result<Option<Request>, Unserved> {
+    ///
+    /// # Errors
+    /// [`Unserved`], when none can come any more.
+    pub fn take_request(&mut self) -> Result<Option<Request>, Unserved> {
         if self.phase != Phase::Asking {
             return Ok(None);
         }
-        let request = http::take_request(&mut self.input)?;
+        // At most one answer is on its way, or who asks and does not read could fill the memory.
+        self.blocked = !self.output.is_empty() && (!self.write() || !self.output.is_empty());
+        if self.blocked {
+            return Ok(None);
+        }
+        let request = message::take_request(&mut self.input)?;
         if let Some(request) = &request {
             self.phase = Phase::Waiting { keep_alive: request.keep_alive };
         }
@@ -117,25 +151,25 @@ impl Connection {
     }
 
     /// Whether the response that is being made should say that it is the last.
-    pub(super) fn is_last(&self) -> bool {
+    pub fn is_last(&self) -> bool {
         self.ended || self.phase != Phase::Waiting { keep_alive: true }
     }
 
     /// Answers the request that was taken.
-    pub(super) fn answer(&mut self, response: &[u8]) {
+    pub fn answer(&mut self, response: &[u8]) {
         let next = if self.is_last() { Phase::Closing } else { Phase::Asking };
         self.send(response);
         self.phase = next;
     }
 
     /// Says that no request came, and why that is the end.
-    pub(super) fn give_up(&mut self, unserved: &Unserved) {
+    pub fn give_up(&mut self, unserved: &Unserved) {
         self.phase = Phase::Closing;
-        self.send(&http::refuse(unserved, true));
+        self.send(&message::refuse(unserved, true));
     }
 
     /// Puts bytes on their way.
-    pub(super) fn send(&mut self, bytes: &[u8]) {
+    pub fn send(&mut self, bytes: &[u8]) {
         if self.output.is_empty() {
             self.deadline = Instant::now() + IDLE_DEADLINE;
         }
@@ -143,17 +177,22 @@ impl Connection {
     }
 
     /// Whether nothing more comes from either side.
-    pub(super) fn is_done(&self) -> bool {
-        self.ended && self.phase == Phase::Asking
+    pub fn is_done(&self) -> bool {
+        self.ended && !self.blocked && self.phase == Phase::Asking
+    }
+
+    /// Whether a request waits until the answer before it has gone out.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
     }
 
     /// Whether everything has gone out.
-    pub(super) fn is_drained(&self) -> bool {
+    pub fn is_drained(&self) -> bool {
         self.output.is_empty()
     }
 
     /// Writes what the socket takes. False when the connection is over.
-    pub(super) fn write(&mut self) -> bool {
+    pub fn write(&mut self) -> bool {
         while !self.output.is_empty() {
             match self.stream.write(&self.output) {
                 Ok(0) => return false,
@@ -170,8 +209,8 @@ impl Connection {
 
     /// The deadline has passed: says so where there is somebody to say it to. False when the
     /// connection is over.
-    pub(super) fn expire(&mut self) -> bool {
-        if self.phase != Phase::Asking || self.input.is_empty() {
+    pub fn expire(&mut self) -> bool {
+        if self.phase != Phase::Asking || self.input.is_empty() || self.blocked {
             return false;
         }
         let why = format!("the request did not arrive within {} s", REQUEST_DEADLINE.as_secs());

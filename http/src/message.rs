@@ -1,4 +1,4 @@
-//! HTTP/1.1 as far as the control socket needs it: a request from bytes, bytes from a response.
+//! HTTP/1.1 as far as a control socket needs it: a request from bytes, bytes from a response.
 //!
 //! Pure: reads and writes nothing. A client is believed nothing; what it sends is bounded.
 
@@ -18,21 +18,32 @@ const MAX_BODY: usize = 64 << 10;
 /// The most headers it may have.
 const MAX_HEADERS: usize = 64;
 /// The most bytes of a request that are worth reading.
-pub(super) const MAX_REQUEST: usize = MAX_HEAD + MAX_BODY;
+pub const MAX_REQUEST: usize = MAX_HEAD + MAX_BODY;
 
 /// The response codes that are used (RFC 9110 §15).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Status {
+pub enum Status {
+    /// It is done; here is what was asked for.
     Ok,
+    /// It is done.
     NoContent,
+    /// The request is wrong.
     BadRequest,
+    /// There is no such thing.
     NotFound,
+    /// The thing takes another method.
     MethodNotAllowed,
+    /// The request took too long to arrive.
     Timeout,
+    /// It can't be done now.
     Conflict,
+    /// The body is too long.
     TooLarge,
+    /// The head is too long.
     HeadTooLarge,
+    /// The transfer coding is not understood.
     NotImplemented,
+    /// There are too many others.
     Busy,
 }
 
@@ -56,31 +67,40 @@ impl Status {
 
 /// A request that has come whole.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Request {
-    pub(super) method: String,
-    pub(super) path: String,
+pub struct Request {
+    /// Such as `GET`.
+    pub method: String,
+    /// What it is about, without what is behind the question mark.
+    pub path: String,
     /// What is behind the question mark, as `key=value` pairs.
-    pub(super) query: Vec<(String, String)>,
-    pub(super) body: Vec<u8>,
+    pub query: Vec<(String, String)>,
+    /// What follows the head.
+    pub body: Vec<u8>,
     /// Whether the client wants to ask more on this connection.
-    pub(super) keep_alive: bool,
+    pub keep_alive: bool,
 }
 
 /// A request that can't be served, and why.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Unserved {
-    pub(super) status: Status,
-    pub(super) why: String,
+pub struct Unserved {
+    /// The kind of no.
+    pub status: Status,
+    /// One sentence.
+    pub why: String,
 }
 
 impl Unserved {
-    pub(super) fn new(status: Status, why: impl Into<String>) -> Self {
+    /// A no, and why.
+    pub fn new(status: Status, why: impl Into<String>) -> Self {
         Self { status, why: why.into() }
     }
 }
 
 /// Takes the first request out of `bytes`; `None` when more of it is to come.
-pub(super) fn take_request(bytes: &mut Vec<u8>) -> Result<Option<Request>, Unserved> {
+///
+/// # Errors
+/// [`Unserved`], when no request can come of them.
+pub fn take_request(bytes: &mut Vec<u8>) -> Result<Option<Request>, Unserved> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut head = httparse::Request::new(&mut headers);
     let length = match head.parse(bytes) {
@@ -165,7 +185,8 @@ fn pairs(query: &str) -> Vec<(String, String)> {
 
 /// The head of a response whose body, if any, has `length` bytes; without a length it ends with the
 /// connection.
-pub(super) fn head(status: Status, content: &str, length: Option<usize>, close: bool) -> Vec<u8> {
+#[must_use]
+pub fn head(status: Status, content: &str, length: Option<usize>, close: bool) -> Vec<u8> {
     let mut head = format!("HTTP/1.1 {}\r\nServer: atoll\r\n", status.line());
     if status != Status::NoContent {
         head.push_str(&format!("Content-Type: {content}\r\n"));
@@ -181,7 +202,8 @@ pub(super) fn head(status: Status, content: &str, length: Option<usize>, close: 
 }
 
 /// A response with `body` as JSON.
-pub(super) fn json(status: Status, body: &impl Serialize, close: bool) -> Vec<u8> {
+#[must_use]
+pub fn json(status: Status, body: &impl Serialize, close: bool) -> Vec<u8> {
     // Plain data with text keys, which JSON has words for.
     let mut body = serde_json::to_vec(body).unwrap_or_default();
     body.push(b'\n');
@@ -190,16 +212,26 @@ pub(super) fn json(status: Status, body: &impl Serialize, close: bool) -> Vec<u8
     response
 }
 
+/// A response with `body` as text of the type `content`.
+#[must_use]
+pub fn text(content: &str, body: &str, close: bool) -> Vec<u8> {
+    let mut response = head(Status::Ok, content, Some(body.len()), close);
+    response.extend_from_slice(body.as_bytes());
+    response
+}
+
 /// A response that says that it is done.
-pub(super) fn done(close: bool) -> Vec<u8> {
+#[must_use]
+pub fn done(close: bool) -> Vec<u8> {
     head(Status::NoContent, "", Some(0), close)
 }
 
 /// A response that says why not.
-pub(super) fn refuse(unserved: &Unserved, close: bool) -> Vec<u8> {
+#[must_use]
+pub fn refuse(unserved: &Unserved, close: bool) -> Vec<u8> {
     json(unserved.status, &serde_json::json!({ "error": unserved.why }), close)
 }
 
 #[cfg(test)]
-#[path = "http_test.rs"]
+#[path = "message_test.rs"]
 mod tests;

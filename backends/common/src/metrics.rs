@@ -1,0 +1,153 @@
+//! What a device has done, counted: per queue, by the thread of its ring, without a lock. As text
+//! it is what Prometheus reads. Who asks for it is not known here.
+
+#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+#![warn(clippy::panic, clippy::unreachable)]
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The upper bounds of the latency buckets in nanoseconds, with how they are written in seconds.
+const BOUNDS: [(u64, &str); 12] = [
+    (10_000, "0.00001"),
+    (25_000, "0.000025"),
+    (50_000, "0.00005"),
+    (100_000, "0.0001"),
+    (250_000, "0.00025"),
+    (500_000, "0.0005"),
+    (1_000_000, "0.001"),
+    (5_000_000, "0.005"),
+    (25_000_000, "0.025"),
+    (100_000_000, "0.1"),
+    (1_000_000_000, "1"),
+    (10_000_000_000, "10"),
+];
+
+/// The counters of one queue. Only the thread of its ring changes them.
+#[derive(Debug, Default)]
+pub(crate) struct QueueMetrics {
+    requests: AtomicU64,
+    errors: AtomicU64,
+    readable_bytes: AtomicU64,
+    writable_bytes: AtomicU64,
+    throttled: AtomicU64,
+    /// How many took no longer than each bound, and longer than the one before it.
+    latency: [AtomicU64; BOUNDS.len()],
+    latency_nanoseconds: AtomicU64,
+}
+
+impl QueueMetrics {
+    /// A chain that came at `taken` was completed.
+    pub(crate) fn completed(&self, taken: Instant, readable: u64, written: u32) {
+        let time = taken.elapsed();
+        add(&self.requests, 1);
+        add(&self.readable_bytes, readable);
+        add(&self.writable_bytes, written.into());
+        self.took(time);
+    }
+
+    /// A request failed.
+    pub(crate) fn failed(&self) {
+        add(&self.errors, 1);
+    }
+
+    /// The queue waits because of a limit.
+    pub(crate) fn throttled(&self) {
+        add(&self.throttled, 1);
+    }
+
+    fn took(&self, time: Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        add(&self.latency_nanoseconds, nanoseconds);
+        let bucket = BOUNDS.iter().zip(&self.latency).find(|((bound, _), _)| nanoseconds <= *bound);
+        if let Some((_, bucket)) = bucket {
+            add(bucket, 1);
+        }
+    }
+}
+
+fn add(counter: &AtomicU64, count: u64) {
+    counter.fetch_add(count, Ordering::Relaxed);
+}
+
+/// The counters of a device.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    queues: Vec<QueueMetrics>,
+}
+
+impl Metrics {
+    /// Those of a device with so many queues.
+    pub(crate) fn new(queues: u16) -> Self {
+        let queues = std::iter::repeat_with(QueueMetrics::default).take(queues.into());
+        Self { queues: queues.collect() }
+    }
+
+    pub(crate) fn queue(&self, index: u16) -> Option<&QueueMetrics> {
+        self.queues.get(usize::from(index))
+    }
+
+    /// All of them in Prometheus' text format, for the device called `device`.
+    pub(crate) fn text(&self, device: &str) -> String {
+        let mut text = String::new();
+        type Counter = (&'static str, &'static str, fn(&QueueMetrics) -> &AtomicU64);
+        let counters: [Counter; 5] = [
+            ("requests", "Requests completed.", |queue| &queue.requests),
+            ("request_errors", "Requests answered with an error.", |queue| &queue.errors),
+            ("readable_bytes", "Bytes that the driver gave to completed requests.", |queue| {
+                &queue.readable_bytes
+            }),
+            ("written_bytes", "Bytes that completed requests gave to the driver.", |queue| {
+                &queue.writable_bytes
+            }),
+            ("throttled", "Times that the queue waited because of a limit.", |queue| {
+                &queue.throttled
+            }),
+        ];
+        for (name, help, counter) in counters {
+            head(&mut text, &format!("atoll_{name}_total"), help, "counter");
+            for (index, queue) in self.queues.iter().enumerate() {
+                let value = counter(queue).load(Ordering::Relaxed);
+                let labels = format!("device=\"{device}\",queue=\"{index}\"");
+                line(&mut text, &format!("atoll_{name}_total{{{labels}}}"), &value.to_string());
+            }
+        }
+        let name = "atoll_request_seconds";
+        head(&mut text, name, "From a request's taking to its completion.", "histogram");
+        for (index, queue) in self.queues.iter().enumerate() {
+            let labels = format!("device=\"{device}\",queue=\"{index}\"");
+            queue.histogram(&mut text, name, &labels);
+        }
+        text
+    }
+}
+
+impl QueueMetrics {
+    fn histogram(&self, text: &mut String, name: &str, labels: &str) {
+        let mut below = 0_u64;
+        for ((_, bound), bucket) in BOUNDS.iter().zip(&self.latency) {
+            below = below.saturating_add(bucket.load(Ordering::Relaxed));
+            line(text, &format!("{name}_bucket{{{labels},le=\"{bound}\"}}"), &below.to_string());
+        }
+        // The thread of the ring goes on meanwhile: never fewer than the buckets have.
+        let count = self.requests.load(Ordering::Relaxed).max(below);
+        line(text, &format!("{name}_bucket{{{labels},le=\"+Inf\"}}"), &count.to_string());
+        let time = Duration::from_nanos(self.latency_nanoseconds.load(Ordering::Relaxed));
+        line(text, &format!("{name}_sum{{{labels}}}"), &time.as_secs_f64().to_string());
+        line(text, &format!("{name}_count{{{labels}}}"), &count.to_string());
+    }
+}
+
+fn head(text: &mut String, name: &str, help: &str, kind: &str) {
+    // Writing to a string can't fail.
+    let _always = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn line(text: &mut String, name: &str, value: &str) {
+    let _always = writeln!(text, "{name} {value}");
+}
+
+#[cfg(test)]
+#[path = "metrics_test.rs"]
+mod tests;
