@@ -47,7 +47,9 @@ pub fn console(data: &[u8]) {
             replay: false,
             port: vec!["agent:file=/dev/null".parse().expect("a port")],
         };
-        Console::open(&options, ConfigChange::default()).expect("a console")
+        let console = Console::open(&options, ConfigChange::default()).expect("a console");
+        console.start().expect("a thread");
+        console
     });
     if let Some((queue, data)) = data.split_first() {
         fuzz::serve_queue(data, device, u16::from(queue % 6));

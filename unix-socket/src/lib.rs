@@ -99,6 +99,12 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
+    /// Leaves the file where it is, to be removed by the caller.
+    pub fn keep(self) {
+        let Self { path, .. } = &*std::mem::ManuallyDrop::new(self);
+        tracing::trace!("{} is removed by another", path.display());
+    }
+
     fn of(path: &Path) -> io::Result<Self> {
         Ok(Self { path: path.into(), identity: identity(path)? })
     }

@@ -4,7 +4,9 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
-use atoll_backend::{ConfigChange, ConfigRefused, Device, DeviceError, Identity, Limiter, Worker};
+use atoll_backend::{
+    ConfigChange, ConfigRefused, Device, DeviceError, Identity, Limiter, Sysno, SystemCall, Worker,
+};
 use nix::sys::signal::{SigSet, Signal};
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_FLUSH;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
@@ -14,6 +16,9 @@ use crate::image::{Claim, Image, ImageError, Opening, ResizeError};
 use crate::options::Options;
 use crate::space;
 use crate::worker::{BlockQueue, ID_LEN};
+
+/// The block size of a block device (include/uapi/linux/fs.h).
+const BLKSSZGET: u32 = 0x1268;
 
 /// Of the thread that looks at sizes: a log line is the most it makes.
 const STACK: usize = 128 * 1024;
@@ -73,10 +78,7 @@ impl Block {
 
     /// Looks at the image's size again at each SIGHUP from now on, and tells the driver when it has
     /// grown. To be called before other threads than the signals' are there.
-    ///
-    /// # Errors
-    /// The system's, when it has no thread for it.
-    pub fn follow_hangups(&self) -> io::Result<()> {
+    fn follow_hangups(&self) -> io::Result<()> {
         let hangup: SigSet = [Signal::SIGHUP].into_iter().collect();
         hangup.thread_block()?;
         let (image, config_change) = (Arc::clone(&self.image), self.config_change.clone());
@@ -136,6 +138,20 @@ impl Device for Block {
 
     fn limiter(&self) -> Option<&Limiter> {
         Some(&self.limiter)
+    }
+
+    fn system_calls(&self) -> Vec<SystemCall> {
+        vec![
+            // To discard, to zero, and to make room.
+            SystemCall::any(Sysno::fallocate),
+            // What `imago` asks when an image that was another process's becomes ours.
+            SystemCall::any(Sysno::fstatfs),
+            SystemCall::any(Sysno::ioctl).with(1, BLKSSZGET),
+        ]
+    }
+
+    fn start(&self) -> Result<(), DeviceError> {
+        self.follow_hangups().map_err(Into::into)
     }
 
     fn reset(&self) {

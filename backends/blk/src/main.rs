@@ -11,8 +11,6 @@ fn main() -> ExitCode {
         Err(code) => return code,
     };
     atoll_backend::run(&options.backend, CAPABILITIES, |config_change| {
-        let block = Block::open(&options, config_change)?;
-        block.follow_hangups()?;
-        Ok(block)
+        Block::open(&options, config_change).map_err(Into::into)
     })
 }

@@ -9,6 +9,8 @@ use clap::Parser;
 use clap::error::ErrorKind;
 use serde::Serialize;
 
+use crate::sandbox::User;
+
 /// Exit code for a wrong command line.
 pub(crate) const WRONG_USAGE: u8 = 2;
 
@@ -37,6 +39,14 @@ pub struct Args {
     /// End when the front-end leaves, instead of waiting for the next one
     #[arg(long)]
     pub once: bool,
+
+    /// User to become once all is open, with a group of its own or another (only as root)
+    #[arg(long, value_name = "NAME|UID[:GID]", help_heading = "Sandbox")]
+    pub user: Option<User>,
+
+    /// Keep capabilities, and what system calls can do, once all is open
+    #[arg(long, help_heading = "Sandbox")]
+    pub no_sandbox: bool,
 
     /// Print what this program can do as JSON, and exit
     #[arg(long)]

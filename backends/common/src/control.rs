@@ -11,13 +11,13 @@ use std::sync::Arc;
 use std::thread;
 
 use atoll_http::{self as http, Clients, Request, Status, Unserved};
-use atoll_unix_socket::SocketFile;
 use serde::Serialize;
 
 use crate::device::Device;
 use crate::limits::{LimitChange, Limiter, Limits};
 use crate::listen::{self, Endpoint};
 use crate::metrics::Metrics;
+use crate::sandbox::OwnName;
 
 const STACK: usize = 128 * 1024;
 
@@ -47,7 +47,7 @@ pub(crate) fn start(
     endpoint: Endpoint,
     device: Arc<dyn Device>,
     metrics: Arc<Metrics>,
-) -> io::Result<Option<SocketFile>> {
+) -> io::Result<Option<OwnName>> {
     let mut clients = Clients::default();
     let (listener, file) = match endpoint {
         Endpoint::Listening(listener) => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::poll::PollFlags;
 
 use crate::limits::Limiter;
+use crate::sandbox::SystemCall;
 use crate::vring::{Vring, VringError};
 
 /// An error of a device's own, to be printed by the shared code.
@@ -68,6 +69,20 @@ pub trait Device: Send + Sync + 'static {
     /// The front-end left or reset the device. Its rings are about to stop, so that what they hold
     /// can go over to the device without a gap.
     fn reset(&self);
+
+    /// The system calls that the device makes from now on, beyond those that all make. Asked once,
+    /// when all that it needs is open and no thread runs but the main one.
+    fn system_calls(&self) -> Vec<SystemCall> {
+        Vec::new()
+    }
+
+    /// Starts the threads that the device has of its own, within the sandbox; none may run before.
+    ///
+    /// # Errors
+    /// Anything that keeps it from being served.
+    fn start(&self) -> Result<(), DeviceError> {
+        Ok(())
+    }
 }
 
 /// Serves one queue, on the thread of its ring.

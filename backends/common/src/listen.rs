@@ -6,12 +6,13 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use atoll_unix_socket::{self as unix_socket, Access, SocketError, SocketFile};
+use atoll_unix_socket::{Access, SocketError};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{UnixAddr, getsockname, getsockopt, sockopt};
 
 use crate::args::Args;
+use crate::sandbox::{OwnName, bind};
 use crate::signals::EndRequest;
 
 /// There is no socket to the front-end.
@@ -87,18 +88,18 @@ impl Endpoint {
 pub(crate) struct Listener {
     socket: UnixListener,
     /// Removed with the listener, where we made it.
-    _file: Option<SocketFile>,
+    _file: Option<OwnName>,
 }
 
 impl Listener {
     fn bind(path: &Path, access: Access) -> Result<Self, SocketError> {
-        let (socket, file) = unix_socket::bind(path, access)?;
+        let (socket, file) = bind(path, access)?;
         tracing::info!("listening on {}", path.display());
         Ok(Self { socket, _file: Some(file) })
     }
 
     /// The socket, and its file where we made it.
-    pub(crate) fn into_parts(self) -> (UnixListener, Option<SocketFile>) {
+    pub(crate) fn into_parts(self) -> (UnixListener, Option<OwnName>) {
         (self.socket, self._file)
     }
 

@@ -12,6 +12,7 @@ use crate::device::{Device, DeviceError};
 use crate::error::Because;
 use crate::listen::{Endpoint, ListenError};
 use crate::metrics::Metrics;
+use crate::sandbox::{self, SandboxError, trespass};
 use crate::signals::EndRequest;
 use crate::{control, logging, lost_memory, serve, service};
 
@@ -24,6 +25,8 @@ enum RunError {
     Device(#[from] DeviceError),
     #[error("cannot listen for signals")]
     Signals(#[source] io::Error),
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     #[error("cannot serve the front-end")]
     Serve(#[source] io::Error),
     #[error("cannot serve the control socket")]
@@ -50,6 +53,7 @@ pub fn run<D: Device>(
             eprintln!("{}: {}", program_name(), Because(&error));
             match error {
                 RunError::Listen(error) if error.is_wrong_usage() => ExitCode::from(WRONG_USAGE),
+                RunError::Sandbox(error) if error.is_wrong_usage() => ExitCode::from(WRONG_USAGE),
                 _ => ExitCode::FAILURE,
             }
         }
@@ -60,6 +64,7 @@ fn run_device<D: Device>(
     args: &Args,
     open: impl FnOnce(ConfigChange) -> Result<D, DeviceError>,
 ) -> Result<(), RunError> {
+    sandbox::check(args)?;
     // Before any thread, so that all threads leave the signals to one.
     let end = EndRequest::listen().map_err(RunError::Signals)?;
     lost_memory::survive().map_err(RunError::Signals)?;
@@ -67,8 +72,14 @@ fn run_device<D: Device>(
     let config_change = ConfigChange::default();
     let device: Arc<dyn Device> = Arc::new(open(config_change.clone())?);
     let endpoint = Endpoint::open(args)?;
+    let control = Endpoint::control(args)?;
+    service::connect();
+    sandbox::enter(args, device.system_calls())?;
+    // Here the only thread begins to have others.
+    end.watch().map_err(RunError::Signals)?;
+    device.start()?;
     // Nothing is counted where nobody can ask.
-    let (metrics, _control_file) = match Endpoint::control(args)? {
+    let (metrics, _control_file) = match control {
         Some(control) => {
             let metrics = Arc::new(Metrics::new(device.identity().queues));
             let started = control::start(control, Arc::clone(&device), Arc::clone(&metrics));
@@ -80,6 +91,7 @@ fn run_device<D: Device>(
         let served = serve::serve(&device, metrics.as_ref(), connection, &config_change, &end);
         served.map_err(RunError::Serve)
     };
+    trespass::attempt();
     service::notify(&NotifyState::Ready);
     match endpoint {
         Endpoint::Connected(connection) => serve(connection),

@@ -16,6 +16,7 @@ use sd_notify::NotifyState;
 use crate::service;
 
 const STACK: usize = 64 * 1024;
+const SIGNALS: [Signal; 2] = [Signal::SIGTERM, Signal::SIGINT];
 
 /// Set once the process is asked to end.
 pub(crate) struct EndRequest {
@@ -25,17 +26,24 @@ pub(crate) struct EndRequest {
 }
 
 impl EndRequest {
-    /// Begins to listen for the signals. Threads started later leave them to this one's.
+    /// Keeps the signals from this thread, and those that it starts, until they are listened for.
     pub(crate) fn listen() -> io::Result<Arc<Self>> {
-        let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+        let signals: SigSet = SIGNALS.into_iter().collect();
         signals.thread_block()?;
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        let request =
-            Arc::new(Self { asked: AtomicBool::new(false), event, connection: Mutex::default() });
-        let raised = Arc::clone(&request);
+        Ok(Arc::new(Self { asked: AtomicBool::new(false), event, connection: Mutex::default() }))
+    }
+
+    /// Starts the thread that waits for the signals.
+    pub(crate) fn watch(self: &Arc<Self>) -> io::Result<()> {
+        let signals = SIGNALS.into_iter().collect::<SigSet>();
+        let raised = Arc::clone(self);
         thread::Builder::new().name("signals".into()).stack_size(STACK).spawn(move || {
             // Or it would take, and lose, those that a device reads itself, such as SIGWINCH.
-            let _always = SigSet::all().thread_block();
+            // But not what the sandbox says last.
+            let mut others = SigSet::all();
+            others.remove(Signal::SIGSYS);
+            let _always = others.thread_block();
             if let Ok(signal) = signals.wait() {
                 tracing::info!("{signal}: finishing what is in flight");
                 service::notify(&NotifyState::Stopping);
@@ -46,7 +54,7 @@ impl EndRequest {
                 std::process::exit(1);
             }
         })?;
-        Ok(request)
+        Ok(())
     }
 
     /// Whether the process was asked to end.

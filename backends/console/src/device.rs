@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use atoll_backend::{
-    Capabilities, ConfigChange, ConfigRefused, Device, DeviceError, Identity, Worker,
+    Capabilities, ConfigChange, ConfigRefused, Device, DeviceError, Identity, Sysno, SystemCall,
+    Worker,
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 
@@ -45,7 +46,7 @@ pub struct Console {
 }
 
 impl Console {
-    /// Opens what the command line names, and starts to serve it.
+    /// Opens what the command line names.
     ///
     /// # Errors
     /// [`OpenError`] when it can't be opened.
@@ -69,10 +70,10 @@ impl Console {
             window,
             config_change: config_change.clone(),
         };
-        let mut ports = vec![Port::start(outlet, watcher(0, window.clone()), options.replay)?];
+        let mut ports = vec![Port::open(outlet, watcher(0, window.clone()), options.replay)?];
         for (id, port) in (1..).zip(&options.port) {
             let outlet = outlets::open(&port.to, &format!("port {}", port.name))?;
-            ports.push(Port::start(outlet, watcher(id, None), options.replay)?);
+            ports.push(Port::open(outlet, watcher(id, None), options.replay)?);
         }
         Ok(Self { ports, control, window, config_change })
     }
@@ -153,5 +154,19 @@ impl Device for Console {
     fn reset(&self) {
         self.ports.iter().for_each(Port::reset);
         self.control.iter().for_each(Ports::reset);
+    }
+
+    fn system_calls(&self) -> Vec<SystemCall> {
+        let ioctl = |request| SystemCall::any(Sysno::ioctl).with(1, request);
+        vec![
+            // The window's size, and the terminal's settings: read, and set back at the end.
+            ioctl(libc::TIOCGWINSZ),
+            ioctl(libc::TCGETS),
+            ioctl(libc::TCSETS),
+        ]
+    }
+
+    fn start(&self) -> Result<(), DeviceError> {
+        self.ports.iter().try_for_each(Port::start).map_err(Into::into)
     }
 }

@@ -39,11 +39,13 @@ pub(crate) trait Watcher: Send {
 pub(crate) struct Line {
     stop: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
+    /// What the thread is to do, until it is started.
+    carrier: Option<Carrier>,
 }
 
 impl Line {
-    /// Starts to carry bytes from `output` to `outlet`, and from there to `keys`.
-    pub(crate) fn start(
+    /// Is to carry bytes from `output` to `outlet`, and from there to `keys`.
+    pub(crate) fn new(
         outlet: Box<dyn Outlet>,
         output: OwnedFd,
         keys: OwnedFd,
@@ -52,7 +54,7 @@ impl Line {
     ) -> io::Result<Self> {
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let stop = Arc::new(stop);
-        let mut carrier = Carrier {
+        let carrier = Carrier {
             outlet,
             output,
             keys,
@@ -63,9 +65,16 @@ impl Line {
             readers: Readers::new(replay),
             typed: Keys::new(),
         };
-        let thread =
-            Builder::new().name("line".into()).stack_size(STACK).spawn(move || carrier.run())?;
-        Ok(Self { stop, thread: Some(thread) })
+        Ok(Self { stop, thread: None, carrier: Some(carrier) })
+    }
+
+    /// Starts the thread, once.
+    pub(crate) fn start(&mut self) -> io::Result<()> {
+        if let Some(mut carrier) = self.carrier.take() {
+            let thread = Builder::new().name("line".into()).stack_size(STACK);
+            self.thread = Some(thread.spawn(move || carrier.run())?);
+        }
+        Ok(())
     }
 
     /// Lets out what the guest printed last, and ends the thread.

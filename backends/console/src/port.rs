@@ -1,8 +1,8 @@
 //! One port: the console itself, or a named one. Its line, and the workers of its two queues.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use atoll_backend::ConfigChange;
 use nix::fcntl::OFlag;
@@ -17,7 +17,7 @@ use crate::window::{Size, Window};
 
 /// A stream of bytes each way.
 pub(crate) struct Port {
-    line: Line,
+    line: Mutex<Line>,
     /// The workers' ends of the pipes.
     keys: Arc<OwnedFd>,
     output: Arc<OwnedFd>,
@@ -54,8 +54,8 @@ impl Watcher for PortWatcher {
 }
 
 impl Port {
-    /// Starts to serve `outlet`.
-    pub(crate) fn start(
+    /// Is to serve `outlet`.
+    pub(crate) fn open(
         outlet: Box<dyn Outlet>,
         watcher: PortWatcher,
         replay: bool,
@@ -66,10 +66,16 @@ impl Port {
         // The console's driver has nothing to say of whether somebody reads it.
         let gate = watcher.ports.as_ref().filter(|_| watcher.id > 0);
         let gate = gate.map(|ports| ports.gate(watcher.id));
-        let line = Line::start(outlet, output_out, keys_in, Box::new(watcher), replay)
+        let line = Line::new(outlet, output_out, keys_in, Box::new(watcher), replay)
             .map_err(|error| OpenError::Thread { source: error })?;
         let (keys, output) = (Arc::new(keys), Arc::new(output));
-        Ok(Self { line, keys, output, printed: Arc::default(), gate })
+        Ok(Self { line: Mutex::new(line), keys, output, printed: Arc::default(), gate })
+    }
+
+    /// Starts to serve it.
+    pub(crate) fn start(&self) -> Result<(), OpenError> {
+        let started = self.line.lock().unwrap_or_else(PoisonError::into_inner).start();
+        started.map_err(|source| OpenError::Thread { source })
     }
 
     /// What serves its receive queue.
@@ -90,6 +96,6 @@ impl Port {
 
 impl Drop for Port {
     fn drop(&mut self) {
-        self.line.stop();
+        self.line.get_mut().unwrap_or_else(PoisonError::into_inner).stop();
     }
 }

@@ -1,6 +1,8 @@
 //! What the network device tells the shared code: its features, configuration and queues.
 
-use atoll_backend::{Capabilities, ConfigRefused, Device, DeviceError, Identity, Worker};
+use atoll_backend::{
+    Capabilities, ConfigRefused, Device, DeviceError, Identity, Sysno, SystemCall, Worker,
+};
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{VIRTIO_NET_F_MAC, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS};
@@ -49,7 +51,9 @@ impl Net {
     /// [`OpenError`] when it can't be used.
     pub fn open(options: &Options) -> Result<Self, OpenError> {
         let attachment = match (options.tap_fd, &options.tap) {
-            _ if options.user => Attachment::User(UserNet::new(Keeper::start(&options.hostfwd)?)),
+            _ if options.user_net => {
+                Attachment::User(UserNet::new(Keeper::start(&options.hostfwd)?))
+            }
             (Some(fd), _) => Attachment::Tap(Tap::inherit(fd)?),
             (None, name) => Attachment::Tap(Tap::attach(name.as_deref().unwrap_or_default())?),
         };
@@ -108,5 +112,11 @@ impl Device for Net {
 
     fn reset(&self) {
         // Nothing is kept between two rings' lives but what is queued in the TAP or socket.
+    }
+
+    fn system_calls(&self) -> Vec<SystemCall> {
+        // The guest's choice of offloads reaches the TAP when a ring starts. All else about the
+        // TAP is settled, and what would attach to another (TUNSETIFF) is not among these.
+        vec![SystemCall::any(Sysno::ioctl).with(1, libc::TUNSETOFFLOAD)]
     }
 }

@@ -17,7 +17,7 @@ Examples:
     atoll-net --fd=4 --tap-fd=3
 
   Give the guest a network without any privilege, and its ssh a port of the host's:
-    atoll-net --socket-path=/run/vm/net.sock --user --hostfwd=tcp:2222:22
+    atoll-net --socket-path=/run/vm/net.sock --user-net --hostfwd=tcp:2222:22
 
 Exit codes: 0 asked to end, or the only front-end left; 1 failure; 2 wrong command line.
 RUST_LOG=info (or debug) says more on standard error.";
@@ -30,21 +30,21 @@ pub struct Options {
     #[arg(
         long,
         value_name = "NAME",
-        conflicts_with_all = ["tap_fd", "user"],
-        required_unless_present_any = ["tap_fd", "user", "print_capabilities", "keep_passt"]
+        conflicts_with_all = ["tap_fd", "user_net"],
+        required_unless_present_any = ["tap_fd", "user_net", "print_capabilities", "keep_passt"]
     )]
     pub tap: Option<String>,
 
     /// Inherited descriptor of an open TAP (IFF_TAP, IFF_NO_PI, IFF_VNET_HDR)
-    #[arg(long, value_name = "N", conflicts_with = "user")]
+    #[arg(long, value_name = "N", conflicts_with = "user_net")]
     pub tap_fd: Option<RawFd>,
 
     /// User-mode network through passt, which has to be installed: DHCP, DNS, IPv4 and IPv6; the
     /// guest reaches what this user reaches, and this host under the gateway's address
     #[arg(long)]
-    pub user: bool,
+    pub user_net: bool,
 
-    /// With --user: port of the host's that leads to one of the guest's, such as tcp:2222:22 or
+    /// With --user-net: port of the host's that leads to one of the guest's, such as tcp:2222:22 or
     /// udp:127.0.0.1:5353:53; may be repeated
     #[arg(long, value_name = "PROTOCOL:[ADDRESS:]PORT:PORT", conflicts_with_all = ["tap", "tap_fd"])]
     pub hostfwd: Vec<Forward>,

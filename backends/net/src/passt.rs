@@ -37,7 +37,7 @@ const COMPLAINT: u64 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum PasstError {
     /// It is not installed.
-    #[error("--user needs the program passt; install the package passt, or use --tap")]
+    #[error("--user-net needs the program passt; install the package passt, or use --tap")]
     Missing,
     /// The process that keeps it does not start.
     #[error("cannot start the process that keeps passt")]

@@ -22,6 +22,7 @@
 
 mod abuse;
 mod blk;
+mod confinement;
 mod error;
 mod front_end;
 mod load;
@@ -40,6 +41,7 @@ use std::time::Duration;
 
 pub use abuse::{Abuse, HostileChain};
 pub use blk::BlkRequest;
+pub use confinement::Confinement;
 pub use error::Error;
 pub use front_end::{FrontEnd, PROTOCOL_FEATURES};
 pub use load::{BlkLoad, Measured};

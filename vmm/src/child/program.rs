@@ -25,12 +25,21 @@ impl Program {
     /// # Errors
     /// [`ChildError`], also where the device is somebody else's to serve.
     pub fn of(config: &BackendConfig, cpus: u8) -> Result<Self, ChildError> {
-        let (name, arguments) = match config {
+        let (name, mut arguments) = match config {
             BackendConfig::Disk(disk) => ("atoll-blk", blk(disk, cpus)),
             BackendConfig::Net(net) => ("atoll-net", net_arguments(net)),
             BackendConfig::Console(console) => ("atoll-console", console_arguments(console)),
             BackendConfig::Socket(_) => return Err(ChildError::NotOurs),
         };
+        let sandbox = match config {
+            BackendConfig::Disk(disk) => disk.sandbox,
+            BackendConfig::Net(net) => net.sandbox,
+            BackendConfig::Console(console) => console.sandbox,
+            BackendConfig::Socket(_) => true,
+        };
+        if !sandbox {
+            arguments.push("--no-sandbox".into());
+        }
         let path = find(name).ok_or(ChildError::NotFound { program: name })?;
         Ok(Self { name, path, arguments, on_terminal: on_terminal(config) })
     }
@@ -80,7 +89,7 @@ fn net_arguments(net: &NetConfig) -> Vec<OsString> {
         NetTo::Tap(name) => vec![option("tap", name)],
         NetTo::User(forwards) => {
             let forwards = forwards.iter().map(|forward| option("hostfwd", forward));
-            std::iter::once("--user".into()).chain(forwards).collect()
+            std::iter::once("--user-net".into()).chain(forwards).collect()
         }
     };
     arguments.extend(net.mac.as_ref().map(|mac| option("mac", mac)));

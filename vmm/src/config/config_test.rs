@@ -29,6 +29,7 @@ fn a_file_takes_every_option_as_text_or_as_a_table() {
         [[disk]]
         path = "root.img"
         readonly = true
+        sandbox = false
 
         [[device]]
         type = "rng"
@@ -45,7 +46,9 @@ fn a_file_takes_every_option_as_text_or_as_a_table() {
     assert!(vm.memory.prefault);
     assert_eq!(vm.grace, Some(Duration::from_secs(30)));
     let BackendConfig::Disk(disk) = &vm.devices[0].backend else { panic!("a disk comes first") };
-    assert!(disk.readonly);
+    assert!(disk.readonly && !disk.sandbox);
+    let BackendConfig::Net(net) = &vm.devices[1].backend else { panic!("then a network card") };
+    assert!(net.sandbox, "unless it is turned off");
     let BackendConfig::Socket(socket) = &vm.devices[4].backend else { panic!("sockets come last") };
     assert_eq!(socket.queue_size, Some(64));
     let policies: Vec<_> =

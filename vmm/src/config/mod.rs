@@ -148,6 +148,11 @@ impl Default for MemoryConfig {
     }
 }
 
+/// What a switch is that nobody turns off.
+fn on() -> bool {
+    true
+}
+
 /// One virtio device: its name in the guest's PCI order, and who serves it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DeviceConfig {
@@ -190,6 +195,9 @@ pub struct DiskConfig {
     /// Request queues; one for each vCPU unless given.
     #[serde(default, deserialize_with = "parsed_option")]
     pub queues: Option<u16>,
+    /// Whether its process gives up what it does not need.
+    #[serde(default = "on", deserialize_with = "switch")]
+    pub sandbox: bool,
     /// What becomes of the machine while nobody serves it.
     #[serde(default, rename = "on-disconnect", deserialize_with = "parsed")]
     pub on_disconnect: Policy,
@@ -199,8 +207,17 @@ pub struct DiskConfig {
 
 impl Section for DiskConfig {
     const NAME: &'static str = "disk";
-    const KEYS: &'static [&'static str] =
-        &["path", "readonly", "format", "snapshot", "serial", "queues", "on-disconnect", "id"];
+    const KEYS: &'static [&'static str] = &[
+        "path",
+        "readonly",
+        "format",
+        "snapshot",
+        "serial",
+        "queues",
+        "sandbox",
+        "on-disconnect",
+        "id",
+    ];
 }
 
 /// `--net`
@@ -213,6 +230,8 @@ pub struct NetConfig {
     pub mac: Option<String>,
     /// The link's MTU in bytes.
     pub mtu: Option<u16>,
+    /// Whether its process gives up what it does not need.
+    pub sandbox: bool,
     /// What becomes of the machine while nobody serves it.
     pub on_disconnect: Policy,
     /// The device's name.
@@ -238,6 +257,8 @@ struct NetKeys {
     mac: Option<String>,
     #[serde(default, deserialize_with = "parsed_option")]
     mtu: Option<u16>,
+    #[serde(default = "on", deserialize_with = "switch")]
+    sandbox: bool,
     #[serde(default, rename = "on-disconnect", deserialize_with = "parsed")]
     on_disconnect: Policy,
     id: Option<String>,
@@ -259,15 +280,15 @@ impl TryFrom<NetKeys> for NetConfig {
             }
             _ => return Err("it takes exactly one of tap=NAME and user"),
         };
-        let (mac, mtu, on_disconnect, id) = (keys.mac, keys.mtu, keys.on_disconnect, keys.id);
-        Ok(Self { to, mac, mtu, on_disconnect, id })
+        let NetKeys { mac, mtu, sandbox, on_disconnect, id, .. } = keys;
+        Ok(Self { to, mac, mtu, sandbox, on_disconnect, id })
     }
 }
 
 impl Section for NetConfig {
     const NAME: &'static str = "net";
     const KEYS: &'static [&'static str] =
-        &["tap", "user", "hostfwd", "mac", "mtu", "on-disconnect", "id"];
+        &["tap", "user", "hostfwd", "mac", "mtu", "sandbox", "on-disconnect", "id"];
 }
 
 /// `--console`
@@ -278,6 +299,8 @@ pub struct ConsoleConfig {
     pub to: ConsoleTo,
     /// Its further ports, by name.
     pub ports: Vec<PortConfig>,
+    /// Whether its process gives up what it does not need.
+    pub sandbox: bool,
     /// What becomes of the machine while nobody serves it.
     pub on_disconnect: Policy,
     /// The device's name.
@@ -307,6 +330,8 @@ struct ConsoleKeys {
     socket: Option<PathBuf>,
     #[serde(default, deserialize_with = "parsed_list")]
     port: Vec<PortConfig>,
+    #[serde(default = "on", deserialize_with = "switch")]
+    sandbox: bool,
     #[serde(default, rename = "on-disconnect", deserialize_with = "parsed")]
     on_disconnect: Policy,
     id: Option<String>,
@@ -325,14 +350,15 @@ impl TryFrom<ConsoleKeys> for ConsoleConfig {
             (false, None, None, Some(path)) => ConsoleTo::Socket(path),
             _ => return Err("it takes exactly one of stdio, pty, pty=LINK, file=F and socket=S"),
         };
-        Ok(Self { to, ports: keys.port, on_disconnect: keys.on_disconnect, id: keys.id })
+        let ConsoleKeys { port: ports, sandbox, on_disconnect, id, .. } = keys;
+        Ok(Self { to, ports, sandbox, on_disconnect, id })
     }
 }
 
 impl Section for ConsoleConfig {
     const NAME: &'static str = "console";
     const KEYS: &'static [&'static str] =
-        &["stdio", "pty", "file", "socket", "port", "on-disconnect", "id"];
+        &["stdio", "pty", "file", "socket", "port", "sandbox", "on-disconnect", "id"];
     const REPEATABLE: &'static [&'static str] = &["port"];
 }
 

@@ -34,15 +34,15 @@ pub struct Settings {
     #[arg(long, value_name = "SIZE[,…]", value_parser = MemoryConfig::from_text)]
     pub memory: Option<MemoryConfig>,
     /// A disk, served by an atoll-blk of its own:
-    /// path=FILE[,format=raw|qcow2|auto][,readonly=on][,snapshot=on][,serial=S][,queues=N][,id=NAME]
+    /// path=FILE[,format=raw|qcow2|auto][,readonly=on][,snapshot=on][,serial=S][,queues=N][,sandbox=off][,id=NAME]
     #[arg(long, value_name = "path=FILE[,…]", value_parser = DiskConfig::from_text)]
     pub disk: Vec<DiskConfig>,
     /// A network card, served by an atoll-net of its own:
-    /// tap=NAME|user[,hostfwd=tcp:PORT:PORT[+…]][,mac=M][,mtu=N][,id=NAME]
+    /// tap=NAME|user[,hostfwd=tcp:PORT:PORT[+…]][,mac=M][,mtu=N][,sandbox=off][,id=NAME]
     #[arg(long, value_name = "tap=NAME|user[,…]", value_parser = NetConfig::from_text)]
     pub net: Vec<NetConfig>,
     /// A console, served by an atoll-console of its own:
-    /// stdio|pty[=LINK]|file=FILE|socket=PATH[,port=NAME:socket=PATH|pty[=LINK]|file=FILE]…[,id=NAME]
+    /// stdio|pty[=LINK]|file=FILE|socket=PATH[,port=NAME:socket=PATH|pty[=LINK]|file=FILE]…[,sandbox=off][,id=NAME]
     #[arg(long, value_name = "stdio|pty|…", value_parser = ConsoleConfig::from_text)]
     pub console: Vec<ConsoleConfig>,
     /// A device whose vhost-user backend listens on a socket:

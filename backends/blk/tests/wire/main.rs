@@ -16,3 +16,4 @@ mod memory;
 mod qcow2;
 mod recovery;
 mod requests;
+mod sandbox;

@@ -26,7 +26,8 @@ pub(crate) fn file(dir: &Path) -> PathBuf {
 
 /// Serves until the process is ended, in one way or the other.
 pub(crate) fn serve(dir: &Path) {
-    let args = Args { socket_path: Some(socket(dir)), ..Args::default() };
+    // The test's own threads run already, and a sandbox wants to be first.
+    let args = Args { socket_path: Some(socket(dir)), no_sandbox: true, ..Args::default() };
     let file = file(dir);
     run(&args, Capabilities { device_type: "ledger", features: &[] }, |_| Ok(Ledger { file }));
 }

@@ -3,8 +3,9 @@
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use atoll_backend::OwnName;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
@@ -24,7 +25,7 @@ pub(super) struct Pty {
     attached: bool,
     /// How often somebody has attached.
     attachments: ReaderId,
-    _link: Option<Link>,
+    _link: Option<OwnName>,
 }
 
 impl Pty {
@@ -49,7 +50,7 @@ impl Pty {
         let opens = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC);
         let opens = opens.map_err(failed)?;
         opens.add_watch(name.as_str(), AddWatchFlags::IN_OPEN).map_err(failed)?;
-        let link = link.map(|link| Link::make(link, &name)).transpose()?;
+        let link = link.map(|link| make_link(link, &name)).transpose()?;
         // Not a log line: whoever asked for a pseudo-terminal needs its name.
         eprintln!("atoll-console: {what} is at {name}");
         let mut pty = Self { master, opens, attached: false, attachments: 0, _link: link };
@@ -103,31 +104,15 @@ impl Outlet for Pty {
     }
 }
 
-/// A symbolic link to the pseudo-terminal, removed when dropped unless it is another's by then.
-struct Link {
-    path: PathBuf,
-    target: PathBuf,
-}
-
-impl Link {
-    fn make(path: &Path, target: &str) -> Result<Self, OpenError> {
-        let failed = |source| OpenError::Link { path: path.into(), source };
-        match fs::symlink_metadata(path) {
-            // Left behind by somebody who was killed.
-            Ok(file) if file.is_symlink() => fs::remove_file(path).map_err(failed)?,
-            Ok(_) => return Err(OpenError::NotALink { path: path.into() }),
-            Err(_none) => {}
-        }
-        symlink(target, path).map_err(failed)?;
-        Ok(Self { path: path.into(), target: target.into() })
+/// Makes a symbolic link to the pseudo-terminal, in place of one that somebody left behind.
+fn make_link(path: &Path, target: &str) -> Result<OwnName, OpenError> {
+    let failed = |source| OpenError::Link { path: path.into(), source };
+    match fs::symlink_metadata(path) {
+        // Left behind by somebody who was killed.
+        Ok(file) if file.is_symlink() => fs::remove_file(path).map_err(failed)?,
+        Ok(_) => return Err(OpenError::NotALink { path: path.into() }),
+        Err(_none) => {}
     }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        if fs::read_link(&self.path).is_ok_and(|target| target == self.target) {
-            // Somebody else removing it just now is as good.
-            let _gone = fs::remove_file(&self.path);
-        }
-    }
+    symlink(target, path).map_err(failed)?;
+    OwnName::of(path).map_err(failed)
 }

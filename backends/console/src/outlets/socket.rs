@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use atoll_unix_socket::{self as unix_socket, Access, SocketError, SocketFile};
+use atoll_backend::{OwnName, bind};
+use atoll_unix_socket::{Access, SocketError};
 
 use crate::outlet::{OpenError, Outlet, ReaderId};
 use crate::window::Size;
@@ -21,7 +22,7 @@ pub(super) struct Socket {
     clients: VecDeque<Client>,
     /// How many have come.
     count: ReaderId,
-    _file: SocketFile,
+    _file: OwnName,
 }
 
 struct Client {
@@ -35,7 +36,7 @@ struct Client {
 
 impl Socket {
     pub(super) fn open(path: &Path) -> Result<Self, OpenError> {
-        let (listener, file) = unix_socket::bind(path, Access::Umask)?;
+        let (listener, file) = bind(path, Access::Umask)?;
         let failed = |source| SocketError::Bind { path: path.into(), source };
         listener.set_nonblocking(true).map_err(failed)?;
         Ok(Self { listener, clients: VecDeque::new(), count: 0, _file: file })

@@ -13,5 +13,6 @@ mod hostile;
 mod ports;
 mod pty;
 mod rig;
+mod sandbox;
 mod socket;
 mod stdio;

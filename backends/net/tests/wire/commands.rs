@@ -35,8 +35,8 @@ fn wrong_options_are_named() {
         (&["--tap=tap0", "--mtu=67"], "67 is not in 68..=65535"),
         (&["--tap=tap0", "--mtu=65536"], "65536 is not in 68..=65535"),
         (&["--tab=tap0"], "--tap"),
-        (&["--user", "--tap=tap0"], "--user"),
-        (&["--user", "--hostfwd=2222:22"], "such as tcp:2222:22"),
+        (&["--user-net", "--tap=tap0"], "--user-net"),
+        (&["--user-net", "--hostfwd=2222:22"], "such as tcp:2222:22"),
         (&["--tap=tap0", "--hostfwd=tcp:2222:22"], "--hostfwd"),
     ];
     for (args, sentence) in cases {
@@ -54,7 +54,7 @@ fn a_tap_that_is_missing_or_impossible_is_named() {
 
 #[test]
 fn a_passt_that_is_missing_is_named() {
-    fails(net(&["--user"]).env("PATH", "/nonexistent"), FAILED, "install the package passt");
+    fails(net(&["--user-net"]).env("PATH", "/nonexistent"), FAILED, "install the package passt");
 }
 
 #[test]

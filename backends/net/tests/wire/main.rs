@@ -13,4 +13,5 @@ mod hostile;
 mod network;
 mod process;
 mod rig;
+mod sandbox;
 mod user;

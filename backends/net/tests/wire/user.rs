@@ -52,7 +52,7 @@ fn start(forward: &str) -> Option<Rig> {
     network::enter()?;
     network::ip("route add default via 192.0.2.2 dev tap0");
     let features = VERSION_1 | MRG_RXBUF;
-    let mut rig = Rig::serve(features, &["--user".into(), format!("--hostfwd={forward}")]);
+    let mut rig = Rig::serve(features, &["--user-net".into(), format!("--hostfwd={forward}")]);
     assert_eq!(rig.device.offered() & (CSUM | GUEST_CSUM), 0, "nobody could finish a packet");
     rig.post(64, 1536);
     Some(rig)

@@ -1,0 +1,50 @@
+//! Attempts at what the sandbox forbids, which a test lets a process in service make. Only debug
+//! builds with the feature `kill-points` have them; in all others they are nothing.
+//!
+//! `ATOLL_TRESPASS=execve` makes the attempt once everything is set up, on a thread of its own, and
+//! says on standard error how it failed, or that it did not.
+
+#[cfg(all(feature = "kill-points", debug_assertions))]
+pub(crate) fn attempt() {
+    use std::fs::{self, File};
+    use std::os::unix::net::UnixStream;
+    use std::process::Command;
+    use std::{env, io, thread};
+
+    let Ok(what) = env::var("ATOLL_TRESPASS") else { return };
+    let attempt = move || {
+        let path = env::var_os("ATOLL_TRESPASS_PATH").unwrap_or_default();
+        let outcome = match what.as_str() {
+            "read" => File::open(&path).map(drop),
+            "write" => File::create(&path).map(drop),
+            "unlink" => fs::remove_file(&path),
+            "execve" => nix::unistd::execv(c"/bin/true", &[c"true"])
+                .map(|never| match never {})
+                .map_err(io::Error::from),
+            "spawn" => Command::new(&path).spawn().map(drop),
+            "socket" => UnixStream::connect(&path).map(drop),
+            "tcp" => std::net::TcpStream::connect("127.0.0.1:1").map(drop),
+            "ptrace" => nix::sys::ptrace::traceme().map_err(io::Error::from),
+            "code" => executable_memory(),
+            _ => Err(io::Error::other("unknown")),
+        };
+        eprintln!("trespass: {outcome:?}");
+    };
+    // It ends with the process, or before.
+    let _ended = thread::Builder::new().spawn(attempt).map(thread::JoinHandle::join);
+}
+
+#[cfg(all(feature = "kill-points", debug_assertions))]
+fn executable_memory() -> std::io::Result<()> {
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+
+    let length = std::num::NonZeroUsize::MIN;
+    let protection = ProtFlags::PROT_READ | ProtFlags::PROT_EXEC;
+    // SAFETY: nothing is replaced.
+    unsafe { mmap_anonymous(None, length, protection, MapFlags::MAP_PRIVATE) }?;
+    Ok(())
+}
+
+/// Nothing.
+#[cfg(not(all(feature = "kill-points", debug_assertions)))]
+pub(crate) const fn attempt() {}
