@@ -25,21 +25,7 @@ impl Program {
     /// # Errors
     /// [`ChildError`], also where the device is somebody else's to serve.
     pub fn of(config: &BackendConfig, cpus: u8) -> Result<Self, ChildError> {
-        let (name, mut arguments) = match config {
-            BackendConfig::Disk(disk) => ("atoll-blk", blk(disk, cpus)),
-            BackendConfig::Net(net) => ("atoll-net", net_arguments(net)),
-            BackendConfig::Console(console) => ("atoll-console", console_arguments(console)),
-            BackendConfig::Socket(_) => return Err(ChildError::NotOurs),
-        };
-        let sandbox = match config {
-            BackendConfig::Disk(disk) => disk.sandbox,
-            BackendConfig::Net(net) => net.sandbox,
-            BackendConfig::Console(console) => console.sandbox,
-            BackendConfig::Socket(_) => true,
-        };
-        if !sandbox {
-            arguments.push("--no-sandbox".into());
-        }
+        let (name, arguments) = command_line(config, cpus)?;
         let path = find(name).ok_or(ChildError::NotFound { program: name })?;
         Ok(Self { name, path, arguments, on_terminal: on_terminal(config) })
     }
@@ -48,6 +34,25 @@ impl Program {
     pub fn name(&self) -> &'static str {
         self.name
     }
+}
+
+/// The backend's name, and all its arguments but the socket.
+fn command_line(
+    config: &BackendConfig,
+    cpus: u8,
+) -> Result<(&'static str, Vec<OsString>), ChildError> {
+    let (name, sandbox, mut arguments) = match config {
+        BackendConfig::Disk(disk) => ("atoll-blk", disk.sandbox, blk(disk, cpus)),
+        BackendConfig::Net(net) => ("atoll-net", net.sandbox, net_arguments(net)),
+        BackendConfig::Console(console) => {
+            ("atoll-console", console.sandbox, console_arguments(console))
+        }
+        BackendConfig::Socket(_) => return Err(ChildError::NotOurs),
+    };
+    if !sandbox {
+        arguments.push("--no-sandbox".into());
+    }
+    Ok((name, arguments))
 }
 
 /// The backend beside our own executable, else the first on PATH.
@@ -121,3 +126,7 @@ fn port_argument(port: &PortConfig) -> OsString {
     value.extend(path.map(|path| path.as_os_str()));
     option("port", value)
 }
+
+#[cfg(test)]
+#[path = "program_test.rs"]
+mod tests;

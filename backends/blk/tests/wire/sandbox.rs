@@ -2,17 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::chown;
-#[cfg(debug_assertions)]
 use std::os::unix::process::ExitStatusExt;
-#[cfg(debug_assertions)]
 use std::process::{Command, Stdio};
+use std::thread;
 
-#[cfg(debug_assertions)]
 use atoll_driver::Process;
+use nix::sys::signal::Signal;
+use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
-#[cfg(debug_assertions)]
-use crate::disk::PROGRAM;
-use crate::disk::{Driver, Image};
+use crate::disk::{Driver, Image, PROGRAM};
 
 /// A user that nothing belongs to.
 const NOBODY: u32 = 64_123;
@@ -69,11 +67,104 @@ fn root_becomes_the_user_who_is_named_and_the_socket_is_still_removed() {
     assert!(!image.socket().exists());
 }
 
+/// Serves the image where these system calls fail, as on an older kernel or under the filter of
+/// somebody else.
+fn serve_without(image: &Image, calls: &[libc::c_long], errno: i32) -> Process {
+    let rules = calls.iter().map(|&call| (call, Vec::new())).collect();
+    let errno = SeccompAction::Errno(errno.unsigned_abs());
+    let arch = std::env::consts::ARCH.try_into().unwrap();
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, errno, arch).unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    // A filter belongs to a thread and to what it starts.
+    let start = || {
+        seccompiler::apply_filter(&program).unwrap();
+        image.serve(&[])
+    };
+    thread::scope(|scope| scope.spawn(start).join().unwrap())
+}
+
+#[test]
+fn without_landlock_one_line_says_so_and_the_filter_confines_alone() {
+    let image = Image::new();
+    let calls = [libc::SYS_landlock_create_ruleset];
+    let mut process = serve_without(&image, &calls, libc::ENOSYS);
+    Driver::attach(&image).assert_serves();
+    assert!(process.confinement().unwrap().iter().all(|thread| thread.seccomp == 2));
+    let (status, stderr) = process.terminate().unwrap();
+    assert!(status.success());
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    assert!(stderr.contains("this kernel has no Landlock"), "{stderr}");
+}
+
+#[test]
+fn without_filters_it_does_not_start_and_says_how_it_would() {
+    let image = Image::new();
+    let calls = [libc::SYS_seccomp];
+    let (status, stderr) = serve_without(&image, &calls, libc::ENOSYS).wait().unwrap();
+    assert_eq!(status.code(), Some(1));
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    let line = "cannot install the filter of system calls; --no-sandbox runs without";
+    assert!(stderr.contains(line), "{stderr}");
+    assert!(!image.socket().exists());
+}
+
+/// What a service manager forbids whose unit has `SystemCallFilter=~@privileged @resources`.
+#[test]
+fn another_filter_that_refuses_the_usual_is_no_obstacle() {
+    let image = Image::new();
+    let calls = [
+        libc::SYS_capset,
+        libc::SYS_chown,
+        libc::SYS_setresuid,
+        libc::SYS_setgroups,
+        libc::SYS_prlimit64,
+        libc::SYS_sched_setaffinity,
+        libc::SYS_setpriority,
+        libc::SYS_mbind,
+    ];
+    // Root has capabilities, which nobody may give up then.
+    if nix::unistd::geteuid().is_root() {
+        let (status, stderr) = serve_without(&image, &calls, libc::EPERM).wait().unwrap();
+        assert_eq!(status.code(), Some(1));
+        assert!(
+            stderr.contains("cannot give up capabilities; --no-sandbox keeps them"),
+            "{stderr}"
+        );
+    }
+    let calls = calls.get(1..).unwrap();
+    let mut process = serve_without(&image, calls, libc::EPERM);
+    Driver::attach(&image).assert_serves();
+    let (status, stderr) = process.terminate().unwrap();
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn no_core_file_tells_what_a_guest_had_in_memory() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let image = Image::new();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -c unlimited; exec \"$0\" \"$@\"", PROGRAM]).args(image.args());
+    command.current_dir(image.dir()).stdin(Stdio::null()).stdout(Stdio::null());
+    let mut process = Process::run(&mut command).unwrap();
+    Driver::attach(&image).assert_serves();
+    process.signal(Signal::SIGABRT).unwrap();
+    let (status, _) = process.wait().unwrap();
+    assert_eq!((status.signal(), status.core_dumped()), (Some(libc::SIGABRT), false));
+}
+
 #[cfg(debug_assertions)]
-fn trespass(image: &Image, what: &str, path: &str) -> Process {
+fn trespassing(image: &Image, what: &str, path: &str) -> Command {
     let mut command = Command::new(PROGRAM);
     command.args(image.args()).env("ATOLL_TRESPASS", what).env("ATOLL_TRESPASS_PATH", path);
-    Process::run(command.stdin(Stdio::null()).stdout(Stdio::null())).unwrap()
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    command
+}
+
+#[cfg(debug_assertions)]
+fn trespass(image: &Image, what: &str, path: &str) -> Process {
+    Process::run(&mut trespassing(image, what, path)).unwrap()
 }
 
 #[test]
@@ -86,6 +177,11 @@ fn a_forbidden_system_call_ends_the_process_and_is_named() {
     for (what, path, call) in [
         ("write", precious.as_str(), "openat"),
         ("unlink", &precious, "unlink"),
+        ("unlinkat", &precious, "unlinkat"),
+        ("name", "", "mprotect"),
+        ("kill", "", "kill"),
+        ("unshare", "", "unshare"),
+        ("ioctl", "", "ioctl"),
         ("execve", "", "execve"),
         ("socket", "/run/some.sock", "socket"),
         ("tcp", "", "socket"),
@@ -100,6 +196,9 @@ fn a_forbidden_system_call_ends_the_process_and_is_named() {
         assert!(!stderr.contains("trespass"), "{what}: {stderr}");
     }
     assert_eq!(fs::read(&precious).unwrap(), b"precious");
+    // The names of its own files are not to be written to.
+    let (status, stderr) = trespass(&image, "rename", "").wait().unwrap();
+    assert_eq!((status.signal(), stderr.as_str()), (Some(libc::SIGSEGV), ""));
     // The C library starts a process with all signals blocked, and then nothing can be said.
     let (status, stderr) = trespass(&image, "spawn", "/bin/true").wait().unwrap();
     assert_eq!((status.signal(), stderr.as_str()), (Some(libc::SIGSYS), ""));
@@ -118,15 +217,37 @@ fn a_file_opened_to_be_read_is_refused_and_the_disk_serves_on() {
 
 #[test]
 #[cfg(debug_assertions)]
+fn without_the_filter_landlock_still_refuses_all_files() {
+    let image = Image::new();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let precious = elsewhere.path().join("precious");
+    fs::write(&precious, b"precious").unwrap();
+    let path = precious.display().to_string();
+    for what in ["read", "write", "unlink", "unlinkat", "execve", "spawn"] {
+        let path = if what == "spawn" { "/bin/true" } else { &path };
+        let mut command = trespassing(&image, what, path);
+        let mut process = Process::run(command.env("ATOLL_TRESPASS_UNFILTERED", "1")).unwrap();
+        Driver::attach(&image).assert_serves();
+        let (status, stderr) = process.terminate().unwrap();
+        if stderr.contains("has no Landlock") {
+            eprintln!("skipped: this kernel has no Landlock");
+            return;
+        }
+        assert!(status.success(), "{what}: {stderr}");
+        assert!(stderr.contains("PermissionDenied"), "{what}: {stderr}");
+    }
+    assert_eq!(fs::read(&precious).unwrap(), b"precious");
+}
+
+#[test]
+#[cfg(debug_assertions)]
 fn without_a_sandbox_the_attempts_succeed() {
     let image = Image::new();
     let precious = image.dir().join("precious");
     let path = precious.display().to_string();
     for (what, there) in [("write", true), ("read", true), ("unlink", false)] {
-        let mut command = Command::new(PROGRAM);
-        command.args(image.args()).arg("--no-sandbox");
-        command.env("ATOLL_TRESPASS", what).env("ATOLL_TRESPASS_PATH", &path);
-        let mut process = Process::run(command.stdin(Stdio::null()).stdout(Stdio::null())).unwrap();
+        let mut process =
+            Process::run(trespassing(&image, what, &path).arg("--no-sandbox")).unwrap();
         Driver::attach(&image).assert_serves();
         let (_, stderr) = process.terminate().unwrap();
         assert_eq!(stderr, "trespass: Ok(())\n", "{what}");

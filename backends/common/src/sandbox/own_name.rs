@@ -172,6 +172,27 @@ pub(super) fn seal() -> nix::Result<Sealed> {
     })
 }
 
+/// Changes a name, as only somebody who trespasses would.
+#[cfg(all(feature = "kill-points", debug_assertions))]
+pub(super) fn change() {
+    let names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(page) = names.page.map(std::ptr::with_exposed_provenance_mut::<u8>) {
+        // SAFETY: the page is ours and mapped; the fault is what this is for.
+        unsafe { page.write_volatile(b'/') };
+    }
+}
+
+/// Makes the names changeable again, as only somebody who trespasses would.
+#[cfg(all(feature = "kill-points", debug_assertions))]
+pub(super) fn overwrite() -> io::Result<()> {
+    let names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    let page = names.page.map(std::ptr::with_exposed_provenance_mut).and_then(NonNull::new);
+    let page = page.ok_or(io::ErrorKind::NotFound)?;
+    // SAFETY: the page is ours, and nobody writes to it.
+    unsafe { mprotect(page, LENGTH, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE) }?;
+    Ok(())
+}
+
 impl Name {
     /// The folder's descriptor, and the address of the name: what the filter compares.
     pub(super) fn arguments(&self) -> (i32, u64) {

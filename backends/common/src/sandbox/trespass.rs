@@ -2,7 +2,20 @@
 //! builds with the feature `kill-points` have them; in all others they are nothing.
 //!
 //! `ATOLL_TRESPASS=execve` makes the attempt once everything is set up, on a thread of its own, and
-//! says on standard error how it failed, or that it did not.
+//! says on standard error how it failed, or that it did not. `ATOLL_TRESPASS_UNFILTERED=1` leaves
+//! out the filter of system calls, so that what else there is shows.
+
+/// Whether there is to be no filter.
+#[cfg(all(feature = "kill-points", debug_assertions))]
+pub(super) fn is_unfiltered() -> bool {
+    std::env::var_os("ATOLL_TRESPASS_UNFILTERED").is_some()
+}
+
+/// Never.
+#[cfg(not(all(feature = "kill-points", debug_assertions)))]
+pub(super) const fn is_unfiltered() -> bool {
+    false
+}
 
 #[cfg(all(feature = "kill-points", debug_assertions))]
 pub(crate) fn attempt() {
@@ -14,20 +27,37 @@ pub(crate) fn attempt() {
     let Ok(what) = env::var("ATOLL_TRESPASS") else { return };
     let attempt = move || {
         let path = env::var_os("ATOLL_TRESPASS_PATH").unwrap_or_default();
-        let outcome = match what.as_str() {
-            "read" => File::open(&path).map(drop),
-            "write" => File::create(&path).map(drop),
-            "unlink" => fs::remove_file(&path),
-            "execve" => nix::unistd::execv(c"/bin/true", &[c"true"])
-                .map(|never| match never {})
+        let outcome =
+            match what.as_str() {
+                "read" => File::open(&path).map(drop),
+                "write" => File::create(&path).map(drop),
+                "unlink" => fs::remove_file(&path),
+                "execve" => nix::unistd::execv(c"/bin/true", &[c"true"])
+                    .map(|never| match never {})
+                    .map_err(io::Error::from),
+                "spawn" => Command::new(&path).spawn().map(drop),
+                "socket" => UnixStream::connect(&path).map(drop),
+                "tcp" => std::net::TcpStream::connect("127.0.0.1:1").map(drop),
+                "ptrace" => nix::sys::ptrace::traceme().map_err(io::Error::from),
+                "code" => executable_memory(),
+                "name" => super::own_name::overwrite(),
+                "rename" => {
+                    super::own_name::change();
+                    Ok(())
+                }
+                "unlinkat" => nix::unistd::unlinkat(
+                    nix::fcntl::AT_FDCWD,
+                    std::path::Path::new(&path),
+                    nix::unistd::UnlinkatFlags::NoRemoveDir,
+                )
                 .map_err(io::Error::from),
-            "spawn" => Command::new(&path).spawn().map(drop),
-            "socket" => UnixStream::connect(&path).map(drop),
-            "tcp" => std::net::TcpStream::connect("127.0.0.1:1").map(drop),
-            "ptrace" => nix::sys::ptrace::traceme().map_err(io::Error::from),
-            "code" => executable_memory(),
-            _ => Err(io::Error::other("unknown")),
-        };
+                "kill" => nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), None)
+                    .map_err(io::Error::from),
+                "unshare" => nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)
+                    .map_err(io::Error::from),
+                "ioctl" => attach_tap(),
+                _ => Err(io::Error::other("unknown")),
+            };
         eprintln!("trespass: {outcome:?}");
     };
     // It ends with the process, or before.
@@ -43,6 +73,13 @@ fn executable_memory() -> std::io::Result<()> {
     // SAFETY: nothing is replaced.
     unsafe { mmap_anonymous(None, length, protection, MapFlags::MAP_PRIVATE) }?;
     Ok(())
+}
+
+#[cfg(all(feature = "kill-points", debug_assertions))]
+fn attach_tap() -> std::io::Result<()> {
+    // SAFETY: standard input is no TAP, and the kernel checks the address.
+    let failed = unsafe { libc::ioctl(0, libc::TUNSETIFF, std::ptr::null::<libc::ifreq>()) };
+    nix::errno::Errno::result(failed).map(drop).map_err(Into::into)
 }
 
 /// Nothing.

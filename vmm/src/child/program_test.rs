@@ -1,0 +1,27 @@
+//! Which arguments a backend gets.
+
+use super::*;
+use crate::config::Section;
+
+fn arguments(config: &BackendConfig) -> Vec<OsString> {
+    command_line(config, 1).unwrap().1
+}
+
+#[test]
+fn each_backend_is_confined_unless_its_sandbox_is_off() {
+    let disk = |text| BackendConfig::Disk(DiskConfig::from_text(text).unwrap());
+    let net = |text| BackendConfig::Net(NetConfig::from_text(text).unwrap());
+    let console = |text| BackendConfig::Console(ConsoleConfig::from_text(text).unwrap());
+    let off = OsString::from("--no-sandbox");
+    for confined in [disk("path=a"), net("tap=t"), net("user"), console("pty")] {
+        assert!(!arguments(&confined).contains(&off), "{confined:?}");
+    }
+    for free in [
+        disk("path=a,sandbox=off"),
+        net("tap=t,sandbox=off"),
+        net("user,sandbox=off"),
+        console("pty,sandbox=off"),
+    ] {
+        assert!(arguments(&free).contains(&off), "{free:?}");
+    }
+}
