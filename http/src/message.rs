@@ -20,6 +20,9 @@ const MAX_HEADERS: usize = 64;
 /// The most bytes of a request that are worth reading.
 pub const MAX_REQUEST: usize = MAX_HEAD + MAX_BODY;
 
+/// The content type of Prometheus' text format.
+pub const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// The response codes that are used (RFC 9110 §15).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {

@@ -26,12 +26,17 @@ pub(crate) struct Controlled {
 impl Controlled {
     #[track_caller]
     pub(crate) fn start(disk: Option<&Image>) -> Self {
+        let disk = disk.map(|image| format!("path={}", image.path().display()));
+        Self::start_with(disk.iter().flat_map(|disk| ["--disk", disk]))
+    }
+
+    /// With `options` more.
+    #[track_caller]
+    pub(crate) fn start_with<'a>(options: impl IntoIterator<Item = &'a str>) -> Self {
         let run = Run::new();
         let socket = run.scratch.join("control");
-        let mut run = run.with("--grace").with("1").with("--control").with(text(&socket));
-        if let Some(image) = disk {
-            run = run.with("--disk").with(&format!("path={}", image.path().display()));
-        }
+        let run = run.with("--grace").with("1").with("--control").with(text(&socket));
+        let run = options.into_iter().fold(run, Run::with);
         let vmm = run.start();
         let machine = Self { vmm, socket, _run: run };
         wait_for("the guest to start", || {
@@ -67,14 +72,14 @@ impl Controlled {
     }
 
     #[track_caller]
-    fn refuses(&self, words: &[&str], sentence: &[&str]) {
+    pub(crate) fn refuses(&self, words: &[&str], sentence: &[&str]) {
         let all = ["ctl", "--socket", text(&self.socket)].into_iter().chain(words.iter().copied());
         assert_refuses("atoll", all, FAILURE, sentence);
     }
 
     /// The whole answer to `request`, sent as it is.
     #[track_caller]
-    fn raw(&self, request: &[u8]) -> String {
+    pub(crate) fn raw(&self, request: &[u8]) -> String {
         let mut client = UnixStream::connect(&self.socket).expect("connect");
         client.set_read_timeout(Some(PATIENCE)).expect("set a timeout");
         // It may be refused before it is all sent.

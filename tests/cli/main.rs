@@ -15,3 +15,4 @@ mod peers;
 mod refusal;
 mod sockets;
 mod supervision;
+mod turning;

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{ConfigError, Settings, VmConfig};
+use crate::config::{ConfigError, Settings, Size, VmConfig};
+use crate::control_line::Limits;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,6 +41,10 @@ Examples:
   atoll ctl info
   atoll ctl device list
   atoll ctl device swap disk0 socket=/run/vm/new-blk.sock
+  atoll ctl device limit disk0 --bps 100M --iops 2000
+  atoll ctl device resize disk0 20G
+  atoll ctl device link net0 down
+  atoll ctl metrics
   atoll ctl events --json | jq 'select(.kind == \"lost\")'
 
 What it speaks over the socket is HTTP with JSON: see docs/api.md.";
@@ -61,7 +66,7 @@ pub enum Command {
     Run(Box<Run>),
     /// Ask a running machine how it is, or have it do something
     #[command(after_help = CTL_EXAMPLES)]
-    Ctl(Ctl),
+    Ctl(Box<Ctl>),
 }
 
 /// `atoll ctl`
@@ -98,6 +103,8 @@ pub enum Ask {
     Resume,
     /// Press the guest's power button
     Shutdown,
+    /// What it and the processes of its devices have counted, as Prometheus reads it
+    Metrics,
     /// Its devices
     Device {
         /// What is wanted.
@@ -124,6 +131,107 @@ pub enum DeviceAsk {
         /// The device
         id: String,
     },
+    /// How fast a device may be; with options, how fast it may be from now on
+    Limit(Limit),
+    /// Make a disk longer; without a size, as long as its image has become
+    Resize {
+        /// The device
+        id: String,
+        /// Its new length, such as 20G
+        size: Option<Size>,
+    },
+    /// Plug in the cable of a network card, or pull it
+    Link {
+        /// The device
+        id: String,
+        /// Whether it is plugged in
+        #[arg(value_enum)]
+        state: LinkState,
+    },
+}
+
+/// What becomes of a cable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum LinkState {
+    /// It is plugged in.
+    Up,
+    /// It is pulled.
+    Down,
+}
+
+/// `atoll ctl device limit`
+#[derive(Debug, Args)]
+pub struct Limit {
+    /// The device
+    pub id: String,
+    /// A disk's bytes a second, such as 100M; `off` for no limit
+    #[arg(long, value_name = "BYTES", value_parser = limit)]
+    pub bps: Option<u64>,
+    /// How many bytes may go at once after a rest
+    #[arg(long, value_name = "BYTES", value_parser = limit)]
+    pub bps_burst: Option<u64>,
+    /// A disk's operations a second
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub iops: Option<u64>,
+    /// How many operations may go at once after a rest
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub iops_burst: Option<u64>,
+    /// Bytes a second that reach the guest over a network card
+    #[arg(long, value_name = "BYTES", value_parser = limit)]
+    pub rx_bps: Option<u64>,
+    /// Their burst
+    #[arg(long, value_name = "BYTES", value_parser = limit)]
+    pub rx_bps_burst: Option<u64>,
+    /// Packets a second that reach the guest
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub rx_pps: Option<u64>,
+    /// Their burst
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub rx_pps_burst: Option<u64>,
+    /// Bytes a second that leave the guest over a network card
+    #[arg(long, value_name = "BYTES", value_parser = limit)]
+    pub tx_bps: Option<u64>,
+    /// Their burst
+    #[arg(long, value_name = "BYTES", value_parser = limit)]
+    pub tx_bps_burst: Option<u64>,
+    /// Packets a second that leave the guest
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub tx_pps: Option<u64>,
+    /// Their burst
+    #[arg(long, value_name = "N", value_parser = limit)]
+    pub tx_pps_burst: Option<u64>,
+}
+
+impl Limit {
+    /// What is to change.
+    pub fn change(&self) -> Limits {
+        let all = [
+            ("bps", self.bps),
+            ("bps_burst", self.bps_burst),
+            ("iops", self.iops),
+            ("iops_burst", self.iops_burst),
+            ("rx_bps", self.rx_bps),
+            ("rx_bps_burst", self.rx_bps_burst),
+            ("rx_pps", self.rx_pps),
+            ("rx_pps_burst", self.rx_pps_burst),
+            ("tx_bps", self.tx_bps),
+            ("tx_bps_burst", self.tx_bps_burst),
+            ("tx_pps", self.tx_pps),
+            ("tx_pps_burst", self.tx_pps_burst),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+}
+
+/// `off`, or a number.
+fn limit(text: &str) -> Result<u64, String> {
+    match text {
+        "off" => Ok(0),
+        text => text
+            .parse()
+            .map(|Size(number)| number)
+            .map_err(|_neither| "a limit is a number such as 5000, 64K or 100M, or off".to_owned()),
+    }
 }
 
 /// `socket=PATH`

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use atoll_backend::{
-    ConfigChange, ConfigRefused, Device, DeviceError, Identity, Limiter, Sysno, SystemCall, Worker,
+    ConfigChange, ConfigRefused, Device, DeviceError, Identity, Limited, Limiter, Panel, Resize,
+    Sysno, SystemCall, Worker,
 };
 use nix::sys::signal::{SigSet, Signal};
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_FLUSH;
@@ -66,16 +67,6 @@ impl Block {
         })
     }
 
-    /// Makes the disk longer, and tells the driver. The image has to be ours: claimed.
-    ///
-    /// # Errors
-    /// [`ResizeError`]; a disk never becomes shorter.
-    pub fn resize(&self, len: u64) -> Result<(), ResizeError> {
-        self.image.grow(len)?;
-        self.config_change.announce();
-        Ok(())
-    }
-
     /// Looks at the image's size again at each SIGHUP from now on, and tells the driver when it has
     /// grown. To be called before other threads than the signals' are there.
     fn follow_hangups(&self) -> io::Result<()> {
@@ -98,6 +89,26 @@ impl Block {
             }
         };
         thread::Builder::new().name("resize".into()).stack_size(STACK).spawn(follow).map(drop)
+    }
+}
+
+impl Resize for Block {
+    fn size(&self) -> u64 {
+        self.image.len()
+    }
+
+    fn resize(&self, size: Option<u64>) -> Result<(), DeviceError> {
+        // Nobody else may be writing to it meanwhile.
+        let _claim = self.image.claim()?;
+        match size {
+            Some(len) => self.image.grow(len)?,
+            None => {
+                let path = self.image.path().to_owned();
+                self.image.look_again().map_err(|source| ResizeError::Io { path, source })?;
+            }
+        }
+        self.config_change.announce();
+        Ok(())
     }
 }
 
@@ -136,8 +147,9 @@ impl Device for Block {
         }))
     }
 
-    fn limiter(&self) -> Option<&Limiter> {
-        Some(&self.limiter)
+    fn panel(&self) -> Panel<'_> {
+        let limits = Limited { prefix: "", operations: "iops", limiter: &self.limiter };
+        Panel { limits: vec![limits], disk: Some(self), ..Panel::default() }
     }
 
     fn system_calls(&self) -> Vec<SystemCall> {

@@ -1,9 +1,10 @@
-//! The control socket of a device process: what it is, what it has done, and its limits, over HTTP
-//! with JSON. One thread serves all clients; none of them can make it wait, and rings never do.
+//! The control socket of a device process: what it is, what it has done, and what can be turned on
+//! it, over HTTP with JSON. One thread serves all clients; none of them can make it wait, and rings never do.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![warn(clippy::panic, clippy::unreachable)]
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
@@ -11,18 +12,18 @@ use std::sync::Arc;
 use std::thread;
 
 use atoll_http::{self as http, Clients, Request, Status, Unserved};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use crate::device::Device;
-use crate::limits::{LimitChange, Limiter, Limits};
+use crate::error::Because;
 use crate::listen::{self, Endpoint};
 use crate::metrics::Metrics;
+use crate::named_limits;
+use crate::panel::{Link, Panel, Resize};
 use crate::sandbox::OwnName;
 
 const STACK: usize = 128 * 1024;
-
-/// Prometheus' text format.
-const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What `GET /` says.
 #[derive(Serialize)]
@@ -31,8 +32,28 @@ struct About {
     pid: u32,
     device: &'static str,
     queues: u16,
-    /// `null` where the device can't be limited.
-    limits: Option<Limits>,
+    /// None where the device can't be limited.
+    limits: BTreeMap<String, u64>,
+    /// Of a disk, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    /// Of a network card: whether its cable is plugged in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    up: Option<bool>,
+}
+
+/// The body of a resize.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Size {
+    size: Option<u64>,
+}
+
+/// The body of a change of the link.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Up {
+    up: bool,
 }
 
 /// What is controlled.
@@ -97,55 +118,75 @@ impl Controlled {
     }
 
     fn answer(&self, request: &Request, last: bool) -> Vec<u8> {
-        let identity = self.device.identity();
-        let limiter = self.device.limiter();
-        let allowed = match request.path.as_str() {
+        let (method, path) = (request.method.as_str(), request.path.as_str());
+        let name = self.device.identity().name;
+        let allowed = match path {
             "/" | "/metrics" => "GET",
             "/limits" => "GET or PATCH",
+            "/size" | "/link" => "PATCH",
             path => {
-                let why = format!("there is nothing at {path}; there are /, /metrics and /limits");
+                let why = format!(
+                    "there is nothing at {path}; there are /, /metrics, /limits, /size and /link"
+                );
                 return http::refuse(&Unserved::new(Status::NotFound, why), last);
             }
         };
-        match (request.method.as_str(), request.path.as_str()) {
-            ("GET", "/") => {
-                let about = About {
-                    version: env!("CARGO_PKG_VERSION"),
-                    pid: std::process::id(),
-                    device: identity.name,
-                    queues: identity.queues,
-                    limits: limiter.map(Limiter::limits),
-                };
-                http::json(Status::Ok, &about, last)
+        let panel = self.device.panel();
+        let answer = match (method, path) {
+            ("GET", "/") => return http::json(Status::Ok, &self.about(&panel), last),
+            ("GET", "/metrics") => {
+                let text = self.metrics.text(name, &panel.counters);
+                return http::text(http::PROMETHEUS, &text, last);
             }
-            ("GET", "/metrics") => http::text(PROMETHEUS, &self.metrics.text(identity.name), last),
-            ("GET" | "PATCH", "/limits") => {
-                let limits = match limiter {
-                    None => {
-                        let why = format!("a {} device has no limits", identity.name);
-                        Err(Unserved::new(Status::Conflict, why))
-                    }
-                    Some(limiter) if request.method == "GET" => Ok(limiter.limits()),
-                    Some(limiter) => change(limiter, &request.body),
-                };
-                match limits {
-                    Ok(limits) => http::json(Status::Ok, &limits, last),
-                    Err(unserved) => http::refuse(&unserved, last),
-                }
-            }
-            (method, path) => {
+            ("GET", "/limits") => Ok(json!(named_limits::read(&panel.limits))),
+            ("PATCH", "/limits") => named_limits::change(name, &panel.limits, &request.body)
+                .map(|limits| json!(limits))
+                .map_err(|error| Unserved::new(Status::BadRequest, error.to_string())),
+            ("PATCH", "/size") => resize(name, &panel, &request.body),
+            ("PATCH", "/link") => plug(name, &panel, &request.body),
+            _ => {
                 let why = format!("{path} takes {allowed}, not {method}");
-                http::refuse(&Unserved::new(Status::MethodNotAllowed, why), last)
+                Err(Unserved::new(Status::MethodNotAllowed, why))
             }
+        };
+        match answer {
+            Ok(value) => http::json(Status::Ok, &value, last),
+            Err(unserved) => http::refuse(&unserved, last),
+        }
+    }
+
+    fn about(&self, panel: &Panel<'_>) -> About {
+        let identity = self.device.identity();
+        About {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            device: identity.name,
+            queues: identity.queues,
+            limits: named_limits::read(&panel.limits),
+            size: panel.disk.map(Resize::size),
+            up: panel.link.map(Link::is_up),
         }
     }
 }
 
-fn change(limiter: &Limiter, body: &[u8]) -> Result<Limits, Unserved> {
-    let change: LimitChange = serde_json::from_slice(body).map_err(|error| {
-        let why = format!("limits are numbers named bps, bps_burst, iops and iops_burst: {error}");
+fn resize(name: &str, panel: &Panel<'_>, body: &[u8]) -> Result<Value, Unserved> {
+    let no = |why| Unserved::new(Status::Conflict, why);
+    let disk = panel.disk.ok_or_else(|| no(format!("a {name} device has no size")))?;
+    let Size { size } = serde_json::from_slice(body).map_err(|error| {
+        let why = format!("a resize takes {{\"size\": BYTES}} or {{}}: {error}");
         Unserved::new(Status::BadRequest, why)
     })?;
-    let limits = limiter.change(change);
-    limits.map_err(|error| Unserved::new(Status::BadRequest, error.to_string()))
+    disk.resize(size).map_err(|error| no(Because(error.as_ref()).to_string()))?;
+    Ok(json!({ "size": disk.size() }))
+}
+
+fn plug(name: &str, panel: &Panel<'_>, body: &[u8]) -> Result<Value, Unserved> {
+    let no = |why| Unserved::new(Status::Conflict, why);
+    let link = panel.link.ok_or_else(|| no(format!("a {name} device has no link")))?;
+    let Up { up } = serde_json::from_slice(body).map_err(|error| {
+        let why = format!("a link takes {{\"up\": true}} or {{\"up\": false}}: {error}");
+        Unserved::new(Status::BadRequest, why)
+    })?;
+    link.set(up);
+    Ok(json!({ "up": link.is_up() }))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::poll::PollFlags;
 
-use crate::limits::Limiter;
+use crate::panel::Panel;
 use crate::sandbox::SystemCall;
 use crate::vring::{Vring, VringError};
 
@@ -38,7 +38,8 @@ pub struct ConfigRefused {
 
 /// A virtio device: what it is, its configuration space, and who serves each of its queues.
 ///
-/// All methods but those of the [`Worker`]s it makes are called on the session's thread.
+/// All methods but [`panel`](Self::panel) and those of the [`Worker`]s it makes are called on the
+/// session's thread.
 pub trait Device: Send + Sync + 'static {
     /// What the device is.
     fn identity(&self) -> Identity;
@@ -61,9 +62,9 @@ pub trait Device: Send + Sync + 'static {
     /// front-end is told through the ring's error descriptor.
     fn open_queue(&self, index: u16, features: u64) -> Result<Box<dyn Worker>, DeviceError>;
 
-    /// What its queues ask before each request, where they ask; the control socket changes it.
-    fn limiter(&self) -> Option<&Limiter> {
-        None
+    /// What can be read and turned while it runs. Called on the control socket's thread.
+    fn panel(&self) -> Panel<'_> {
+        Panel::default()
     }
 
     /// The front-end left or reset the device. Its rings are about to stop, so that what they hold

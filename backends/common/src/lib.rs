@@ -11,8 +11,8 @@
 //!     └─ stop ◄── join ── (Vring) ─┘
 //! ```
 //!
-//! With a control socket, a thread more tells what was counted, and changes the limits; rings never
-//! wait for it.
+//! With a control socket, a thread more tells what was counted, and turns what a device has on its
+//! [`Panel`]; rings never wait for it.
 //!
 //! The ring's thread owns its [`Vring`] while it runs and hands it back when it stops, so the
 //! data path has no locks.
@@ -36,6 +36,8 @@ mod logging;
 mod lost_memory;
 mod memory;
 mod metrics;
+mod named_limits;
+mod panel;
 mod queue;
 mod ring_thread;
 mod rings;
@@ -56,7 +58,8 @@ pub use buffers::{Reader, Received, Writer, read_packet};
 pub use chain::{Chain, ChainFault};
 pub use device::{ConfigRefused, Device, DeviceError, Identity, Wait, Worker};
 pub use inflight::InflightError;
-pub use limits::{LimitArgs, LimitChange, LimitError, Limiter, Limits};
+pub use limits::{LimitArgs, LimitChange, LimitError, Limiter, Limits, limit};
+pub use panel::{Counter, Limited, Link, Panel, Resize};
 pub use run::run;
 pub use sandbox::{OwnName, Sysno, SystemCall, User, bind};
 pub use shared::MapError;

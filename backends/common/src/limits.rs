@@ -12,15 +12,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize};
-
 const SECOND: u128 = 1_000_000_000;
 
 /// The longest that a queue waits before it asks again, so that changed limits soon apply.
 const LONGEST_WAIT: Duration = Duration::from_millis(100);
 
 /// The limits of a device, as users give them and see them; zero stands for none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes a second.
     pub bps: u64,
@@ -37,24 +35,27 @@ pub struct Limits {
 #[command(next_help_heading = "Limits")]
 pub struct LimitArgs {
     /// The most bytes a second, such as 100M
-    #[arg(long, value_name = "BYTES", value_parser = number)]
+    #[arg(long, value_name = "BYTES", value_parser = limit)]
     pub limit_bps: Option<u64>,
 
     /// How many bytes may go at once after a rest [default: a tenth of a second's]
-    #[arg(long, value_name = "BYTES", value_parser = number, requires = "limit_bps")]
+    #[arg(long, value_name = "BYTES", value_parser = limit, requires = "limit_bps")]
     pub limit_bps_burst: Option<u64>,
 
     /// The most operations a second
-    #[arg(long, value_name = "N", value_parser = number)]
+    #[arg(long, value_name = "N", value_parser = limit)]
     pub limit_iops: Option<u64>,
 
     /// How many operations may go at once after a rest [default: a tenth of a second's]
-    #[arg(long, value_name = "N", value_parser = number, requires = "limit_iops")]
+    #[arg(long, value_name = "N", value_parser = limit, requires = "limit_iops")]
     pub limit_iops_burst: Option<u64>,
 }
 
-/// A number above zero, with K, M or G behind it for 2^10, 2^20 or 2^30.
-fn number(text: &str) -> Result<u64, String> {
+/// Reads a number above zero, with K, M or G behind it for 2^10, 2^20 or 2^30.
+///
+/// # Errors
+/// A sentence, when it is none.
+pub fn limit(text: &str) -> Result<u64, String> {
     let units = [('K', 10_u32), ('M', 20), ('G', 30)];
     let unit = units.iter().find_map(|(unit, shift)| Some((text.strip_suffix(*unit)?, *shift)));
     let (digits, shift) = unit.unwrap_or((text, 0));
@@ -76,8 +77,7 @@ impl From<LimitArgs> for Limits {
 }
 
 /// Part of the limits, to be changed; what is absent stays as it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LimitChange {
     /// Bytes a second.
     pub bps: Option<u64>,
@@ -92,14 +92,12 @@ pub struct LimitChange {
 /// The limits don't fit together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LimitError {
-    /// A burst of what has no limit.
-    #[error("{burst} says how far above the limit {limit} it may go, and there is no {limit}")]
-    BurstAlone {
-        /// The burst.
-        burst: &'static str,
-        /// Its limit.
-        limit: &'static str,
-    },
+    /// A burst of bytes that have no limit.
+    #[error("there is a burst of bytes, and no limit on them")]
+    Bytes,
+    /// A burst of operations that have no limit.
+    #[error("there is a burst of operations, and no limit on them")]
+    Operations,
 }
 
 impl Limits {
@@ -128,12 +126,8 @@ impl Limits {
     /// [`LimitError`], when they don't.
     pub fn check(self) -> Result<(), LimitError> {
         match self {
-            Self { bps: 0, bps_burst: 1.., .. } => {
-                Err(LimitError::BurstAlone { burst: "bps_burst", limit: "bps" })
-            }
-            Self { iops: 0, iops_burst: 1.., .. } => {
-                Err(LimitError::BurstAlone { burst: "iops_burst", limit: "iops" })
-            }
+            Self { bps: 0, bps_burst: 1.., .. } => Err(LimitError::Bytes),
+            Self { iops: 0, iops_burst: 1.., .. } => Err(LimitError::Operations),
             _ => Ok(()),
         }
     }

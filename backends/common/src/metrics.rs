@@ -8,6 +8,8 @@ use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::panel::Counter;
+
 /// The upper bounds of the latency buckets in nanoseconds, with how they are written in seconds.
 const BOUNDS: [(u64, &str); 12] = [
     (10_000, "0.00001"),
@@ -88,11 +90,12 @@ impl Metrics {
         self.queues.get(usize::from(index))
     }
 
-    /// All of them in Prometheus' text format, for the device called `device`.
-    pub(crate) fn text(&self, device: &str) -> String {
+    /// All of them in Prometheus' text format, for the device called `device`, and `more` that it
+    /// counts itself, those of one name together.
+    pub(crate) fn text(&self, device: &str, more: &[Counter]) -> String {
         let mut text = String::new();
-        type Counter = (&'static str, &'static str, fn(&QueueMetrics) -> &AtomicU64);
-        let counters: [Counter; 5] = [
+        type PerQueue = (&'static str, &'static str, fn(&QueueMetrics) -> &AtomicU64);
+        let counters: [PerQueue; 5] = [
             ("requests", "Requests completed.", |queue| &queue.requests),
             ("request_errors", "Requests answered with an error.", |queue| &queue.errors),
             ("readable_bytes", "Bytes that the driver gave to completed requests.", |queue| {
@@ -118,6 +121,16 @@ impl Metrics {
         for (index, queue) in self.queues.iter().enumerate() {
             let labels = format!("device=\"{device}\",queue=\"{index}\"");
             queue.histogram(&mut text, name, &labels);
+        }
+        let mut before = "";
+        for Counter { name, help, label, value } in more {
+            if *name != before {
+                head(&mut text, &format!("atoll_{name}_total"), help, "counter");
+                before = name;
+            }
+            let label = label.map_or_else(String::new, |(key, word)| format!(",{key}=\"{word}\""));
+            let labels = format!("device=\"{device}\"{label}");
+            line(&mut text, &format!("atoll_{name}_total{{{labels}}}"), &value.to_string());
         }
         text
     }

@@ -7,7 +7,7 @@ fn a_queue_counts_for_itself() {
     let metrics = Metrics::new(2);
     metrics.queue(1).unwrap().completed(Instant::now(), 16, 513);
     metrics.queue(1).unwrap().failed();
-    let text = metrics.text("blk");
+    let text = metrics.text("blk", &[]);
     for line in [
         "atoll_requests_total{device=\"blk\",queue=\"0\"} 0",
         "atoll_requests_total{device=\"blk\",queue=\"1\"} 1",

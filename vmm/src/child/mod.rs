@@ -15,7 +15,7 @@ mod test_doubles;
 use std::io;
 use std::path::PathBuf;
 
-pub use process::Child;
+pub use process::{Child, Ends};
 pub use program::Program;
 pub use starter::Starter;
 pub use supervisor::{Seat, Supervisor};

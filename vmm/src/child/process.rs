@@ -1,5 +1,6 @@
 //! One process of a backend, from its start to its reaping.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -29,6 +30,15 @@ const OURS: [&str; 6] = [
 /// Between two looks at whether a process has ended.
 const LOOK: Duration = Duration::from_millis(1);
 
+/// Our ends of a backend's sockets.
+#[derive(Debug)]
+pub struct Ends {
+    /// To the device.
+    pub device: UnixStream,
+    /// To who answers questions about it.
+    pub control: UnixStream,
+}
+
 /// A running backend of ours.
 #[derive(Debug)]
 pub struct Child {
@@ -40,15 +50,21 @@ pub struct Child {
 }
 
 impl Child {
-    /// Starts `program` and returns it with our end of its socket.
+    /// Starts `program`, with `more` arguments, and returns it with our ends of its sockets.
     ///
     /// Only for the [`Starter`](super::Starter): the child dies with the thread that calls this.
-    pub(super) fn spawn(program: &Program) -> Result<(Self, UnixStream), ChildError> {
+    pub(super) fn spawn(program: &Program, more: &[OsString]) -> Result<(Self, Ends), ChildError> {
         let name = program.name;
-        let (ours, theirs) = UnixStream::pair()
-            .map_err(|source| ChildError::SocketPair { program: name, source })?;
+        let pair = || {
+            let pair = UnixStream::pair();
+            pair.map_err(|source| ChildError::SocketPair { program: name, source })
+        };
+        let ((device, theirs), (control, their_control)) = (pair()?, pair()?);
+        let fds = [theirs.as_raw_fd(), their_control.as_raw_fd()];
         let mut command = Command::new(&program.path);
-        command.arg(format!("--fd={}", theirs.as_raw_fd())).args(&program.arguments);
+        command.arg(format!("--fd={}", theirs.as_raw_fd()));
+        command.arg(format!("--control-fd={}", their_control.as_raw_fd()));
+        command.args(&program.arguments).args(more);
         for variable in OURS {
             command.env_remove(variable);
         }
@@ -57,15 +73,18 @@ impl Child {
             // and a device must not vanish before the guest has powered off.
             command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
         }
-        let (fd, parent) = (theirs.as_raw_fd(), getpid());
+        let parent = getpid();
         // SAFETY: between fork and exec only async-signal-safe calls are allowed; `settle` makes
-        // three system calls and touches no heap. `theirs` is open in the child, as it is dropped
-        // here only after `spawn` has returned.
-        unsafe { command.pre_exec(move || settle(fd, parent)) };
+        // four system calls and touches no heap. The descriptors are open in the child, as they are
+        // dropped here only after `spawn` has returned.
+        unsafe { command.pre_exec(move || settle(fds, parent)) };
         let process = command
             .spawn()
             .map_err(|source| ChildError::Spawn { program: program.path.clone(), source })?;
-        Ok((Self { program: name, process, started: Instant::now(), ended: None }, ours))
+        Ok((
+            Self { program: name, process, started: Instant::now(), ended: None },
+            Ends { device, control },
+        ))
     }
 
     /// The program's name.
@@ -150,11 +169,13 @@ impl fmt::Display for Cause {
     }
 }
 
-/// In the child, before the program starts: keep the socket open, and die with the parent.
-fn settle(fd: RawFd, parent: Pid) -> io::Result<()> {
-    // SAFETY: the descriptor is the socket's, open in this process until exec and beyond.
-    let socket = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
-    fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty()))?;
+/// In the child, before the program starts: keep the sockets open, and die with the parent.
+fn settle(fds: [RawFd; 2], parent: Pid) -> io::Result<()> {
+    for fd in fds {
+        // SAFETY: the descriptor is a socket's, open in this process until exec and beyond.
+        let socket = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+        fcntl(socket, FcntlArg::F_SETFD(FdFlag::empty()))?;
+    }
     prctl::set_pdeathsig(Signal::SIGKILL)?;
     // The parent may have died before the request was in force.
     if getppid() != parent {

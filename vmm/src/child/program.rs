@@ -8,6 +8,7 @@ use super::ChildError;
 use crate::config::{
     BackendConfig, ConsoleConfig, ConsoleTo, DiskConfig, NetConfig, NetTo, PortConfig,
 };
+use crate::control_line::{Limits, Settings};
 
 /// A backend's command line, but for its socket.
 #[derive(Clone, Debug)]
@@ -28,6 +29,14 @@ impl Program {
         let (name, arguments) = command_line(config, cpus)?;
         let path = find(name).ok_or(ChildError::NotFound { program: name })?;
         Ok(Self { name, path, arguments, on_terminal: on_terminal(config) })
+    }
+
+    /// What the first process that serves `config` starts with, and others may change.
+    pub fn settings(config: &BackendConfig) -> Settings {
+        Settings::new(match config {
+            BackendConfig::Disk(disk) => disk.limits.clone(),
+            _ => Limits::new(),
+        })
     }
 
     /// Its name.

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::process::Cause;
 use super::restarts::{Next, Restarts};
 use super::{Child, ChildError, Program, Starter};
+use crate::control_line::ControlLine;
 use crate::vhost_user::{Attempt, PeerSource, VhostUserError};
 
 /// How long a backend whose connection has gone may take to end by itself.
@@ -85,6 +86,8 @@ pub struct Supervisor {
     program: Program,
     starter: Starter,
     seat: Seat,
+    /// To the process that there is.
+    line: Arc<ControlLine>,
     restarts: Restarts,
     /// The first connection, until it is asked for.
     ready: Option<UnixStream>,
@@ -95,14 +98,26 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Starts the backend of device `id`.
+    /// Starts the backend of device `id`, at the other end of `line`.
     ///
     /// # Errors
     /// [`ChildError`] when it can't be started this first time: then it never will.
-    pub fn start(program: Program, starter: Starter, id: &str) -> Result<Self, ChildError> {
-        let (seat, restarts) = (Seat::default(), Restarts::new());
-        let mut supervisor =
-            Self { program, starter, seat, restarts, ready: None, kill_at: None, cause: None };
+    pub fn start(
+        program: Program,
+        starter: Starter,
+        id: &str,
+        line: Arc<ControlLine>,
+    ) -> Result<Self, ChildError> {
+        let mut supervisor = Self {
+            program,
+            starter,
+            seat: Seat::default(),
+            line,
+            restarts: Restarts::new(),
+            ready: None,
+            kill_at: None,
+            cause: None,
+        };
         supervisor.ready = Some(supervisor.launch(id)?);
         Ok(supervisor)
     }
@@ -143,12 +158,15 @@ impl Supervisor {
     }
 
     fn launch(&self, id: &str) -> Result<UnixStream, ChildError> {
-        let (child, stream) = self.starter.start(&self.program)?;
+        let (child, ends) = self.starter.start(&self.program, self.line.hang_up())?;
         tracing::info!("device {id}: started {} (pid {})", child.program(), child.pid());
+        if let Err(error) = self.line.connect(ends.control) {
+            tracing::warn!("device {id}: {} can't be asked: {error}", child.program());
+        }
         self.seat.lock().child = Some(child);
         // The kernel may have told of its end before it was there to be looked at.
         self.seat.look();
-        Ok(stream)
+        Ok(ends.device)
     }
 
     /// Why there is no process.

@@ -8,11 +8,13 @@ use nix::unistd::Pid;
 
 use super::super::test_doubles::shell;
 use super::*;
+use crate::control_line::Settings;
 
 /// A supervisor of such a backend.
 fn supervisor(script: &str) -> (Supervisor, tempfile::TempDir) {
     let (program, directory) = shell(script);
-    (Supervisor::start(program, Starter::new().unwrap(), "disk0").unwrap(), directory)
+    let line = Arc::new(ControlLine::to_child("backend", Settings::default()));
+    (Supervisor::start(program, Starter::new().unwrap(), "disk0", line).unwrap(), directory)
 }
 
 /// Asks until there is a connection or none will be.
@@ -79,7 +81,8 @@ fn a_backend_whose_program_is_gone_for_a_while_is_started_when_it_is_back() {
 fn a_backend_that_cannot_be_started_at_all_is_an_error() {
     let (program, directory) = shell("");
     drop(directory);
-    let error = Supervisor::start(program, Starter::new().unwrap(), "disk0").unwrap_err();
+    let line = Arc::new(ControlLine::to_child("backend", Settings::default()));
+    let error = Supervisor::start(program, Starter::new().unwrap(), "disk0", line).unwrap_err();
     assert!(error.to_string().contains("can't start"), "{error}");
 }
 
@@ -105,4 +108,34 @@ fn how_a_backend_ended_can_be_asked_of_its_seat() {
     drop(supervisor);
     seat.clear();
     assert_eq!(seat.ended(Duration::ZERO).unwrap().1.code(), Some(3));
+}
+
+#[test]
+fn a_backend_that_is_started_again_has_the_limits_that_were_set_last() {
+    let (program, directory) = shell("echo \"$@\" >> \"$0.arguments\"; exec sleep 1000");
+    let line = Arc::new(ControlLine::to_child("backend", Settings::new([("bps", 7)].into())));
+    let starter = Starter::new().unwrap();
+    let mut supervisor = Supervisor::start(program, starter, "disk0", line.clone()).unwrap();
+    let arguments = || {
+        let said = fs::read_to_string(directory.path().join("backend.arguments"));
+        said.unwrap_or_default().lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let wait_for = |starts| {
+        while arguments().len() < starts {
+            thread::sleep(LOOK);
+        }
+    };
+    wait_for(1);
+    let _first = connected(&mut supervisor).unwrap();
+    assert!(arguments()[0].contains("--control-fd=") && arguments()[0].ends_with(" --limit-bps=7"));
+    // As if the process had agreed.
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    line.connect(ours).unwrap();
+    use std::io::Write as _;
+    theirs.write_all(&atoll_http::json(atoll_http::Status::Ok, &Vec::<u8>::new(), false)).unwrap();
+    let _parsed = line.limit(&[("bps", 0), ("iops", 9)].into());
+    send(Signal::SIGKILL, &supervisor);
+    let _second = connected(&mut supervisor).unwrap();
+    wait_for(2);
+    assert!(arguments()[1].ends_with(" --limit-iops=9"), "{:?}", arguments());
 }

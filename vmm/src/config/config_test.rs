@@ -141,3 +141,17 @@ fn a_policy_that_is_none_is_refused_by_its_option() {
          pause:30:stop"
     );
 }
+
+#[test]
+fn a_disk_may_be_limited_and_a_burst_belongs_to_a_limit() {
+    let disk = DiskConfig::from_text("path=a,bps=1M,bps-burst=4K,iops=100").unwrap();
+    assert_eq!(disk.limits, [("bps", 1 << 20), ("bps_burst", 4096), ("iops", 100)].into());
+    assert!(DiskConfig::from_text("path=a").unwrap().limits.is_empty());
+    let refused = |text| DiskConfig::from_text(text).unwrap_err().to_string();
+    assert!(refused("path=a,iops-burst=7").ends_with("there is no iops"));
+    assert!(refused("path=a,bps=fast").starts_with("--disk: `fast`: not a size"));
+    assert!(refused("path=a,rx-bps=7").contains("no key `rx-bps`"));
+    let table = "[[disk]]\npath = \"a\"\niops = 100\nqueues = 2";
+    let disk = from_toml(table).unwrap().disk.remove(0);
+    assert_eq!((disk.limits, disk.queues), ([("iops", 100)].into(), Some(2)));
+}

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 mod file;
+mod limits;
 mod options;
 mod port;
 mod settings;
@@ -21,6 +22,7 @@ pub use size::Size;
 
 use options::{parsed, parsed_list, parsed_option, switch};
 
+use crate::control_line::Limits;
 use crate::vhost_user::Policy;
 
 /// What is wrong with what was asked for.
@@ -203,6 +205,9 @@ pub struct DiskConfig {
     pub on_disconnect: Policy,
     /// The device's name.
     pub id: Option<String>,
+    /// How fast it may be.
+    #[serde(flatten, deserialize_with = "limits::limits")]
+    pub limits: Limits,
 }
 
 impl Section for DiskConfig {
@@ -215,6 +220,10 @@ impl Section for DiskConfig {
         "serial",
         "queues",
         "sandbox",
+        "bps",
+        "bps-burst",
+        "iops",
+        "iops-burst",
         "on-disconnect",
         "id",
     ];
@@ -375,6 +384,8 @@ pub struct SocketConfig {
     /// Entries of each queue, a power of two.
     #[serde(default, rename = "queue-size", deserialize_with = "parsed_option")]
     pub queue_size: Option<u16>,
+    /// Where the backend answers questions about itself, if it does.
+    pub control: Option<PathBuf>,
     /// What becomes of the machine while nobody serves it.
     #[serde(default, rename = "on-disconnect", deserialize_with = "parsed")]
     pub on_disconnect: Policy,
@@ -385,7 +396,7 @@ pub struct SocketConfig {
 impl Section for SocketConfig {
     const NAME: &'static str = "device";
     const KEYS: &'static [&'static str] =
-        &["type", "socket", "queues", "queue-size", "on-disconnect", "id"];
+        &["type", "socket", "queues", "queue-size", "control", "on-disconnect", "id"];
     const LEADING: Option<&'static str> = Some("type");
 }
 

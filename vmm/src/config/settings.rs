@@ -34,7 +34,7 @@ pub struct Settings {
     #[arg(long, value_name = "SIZE[,…]", value_parser = MemoryConfig::from_text)]
     pub memory: Option<MemoryConfig>,
     /// A disk, served by an atoll-blk of its own:
-    /// path=FILE[,format=raw|qcow2|auto][,readonly=on][,snapshot=on][,serial=S][,queues=N][,sandbox=off][,id=NAME]
+    /// path=FILE[,format=raw|qcow2|auto][,readonly=on][,snapshot=on][,serial=S][,queues=N][,sandbox=off][,bps=N][,bps-burst=N][,iops=N][,iops-burst=N][,id=NAME]
     #[arg(long, value_name = "path=FILE[,…]", value_parser = DiskConfig::from_text)]
     pub disk: Vec<DiskConfig>,
     /// A network card, served by an atoll-net of its own:
@@ -46,7 +46,7 @@ pub struct Settings {
     #[arg(long, value_name = "stdio|pty|…", value_parser = ConsoleConfig::from_text)]
     pub console: Vec<ConsoleConfig>,
     /// A device whose vhost-user backend listens on a socket:
-    /// TYPE,socket=PATH[,queues=N][,queue-size=N][,id=NAME]
+    /// TYPE,socket=PATH[,queues=N][,queue-size=N][,control=PATH][,id=NAME]
     #[arg(long, value_name = "TYPE,socket=PATH[,…]", value_parser = SocketConfig::from_text)]
     pub device: Vec<SocketConfig>,
     /// The 16550 serial port: stdio|file=FILE|off [default: off, or stdio if there is no --console]

@@ -67,3 +67,37 @@ fn a_swap_without_its_socket_is_told_what_it_takes() {
         refused(swap, body, Status::BadRequest, r#"{"socket": "PATH"}"#);
     }
 }
+
+#[test]
+fn what_is_turned_on_a_device_is_understood_and_what_is_wrong_is_named() {
+    let id = || "disk0".to_owned();
+    let patch = |what: &str, body: &str| {
+        wish(&request(&format!("PATCH /api/v1/devices/disk0/{what}"), body)).unwrap()
+    };
+    assert_eq!(asked("GET /metrics"), Wish::Act(Action::Metrics));
+    assert_eq!(asked("GET /api/v1/metrics"), Wish::Act(Action::Metrics));
+    let limits = Wish::Act(Action::Limits { id: id() });
+    assert_eq!(asked("GET /api/v1/devices/disk0/limits"), limits);
+    let limit = Action::Limit { id: id(), change: [("bps", 7), ("iops", 0)].into() };
+    assert_eq!(patch("limits", r#"{"iops": 0, "bps": 7}"#), Wish::Act(limit));
+    let resize = |size| Wish::Act(Action::Resize { id: id(), size });
+    assert_eq!(patch("size", r#"{"size": 512}"#), resize(Some(512)));
+    assert_eq!(patch("size", "{}"), resize(None));
+    let link = Wish::Act(Action::Link { id: id(), up: false });
+    assert_eq!(patch("link", r#"{"up": false}"#), link);
+    let wrong = |what: &str, body, word| {
+        let line = format!("PATCH /api/v1/devices/disk0/{what}");
+        refused(&line, body, Status::BadRequest, word);
+    };
+    wrong("limits", r#"{"evil": 7}"#, "`evil`; there are bps, bps_burst");
+    wrong("limits", r#"{"bps": -7}"#, "numbers");
+    wrong("size", r#"{"size": "big"}"#, "BYTES");
+    wrong("link", "", "true");
+    for (line, allowed) in [
+        ("PUT /api/v1/devices/disk0/limits", "GET or PATCH"),
+        ("GET /api/v1/devices/disk0/size", "PATCH"),
+        ("POST /metrics", "GET"),
+    ] {
+        refused(line, "", Status::MethodNotAllowed, allowed);
+    }
+}

@@ -11,7 +11,9 @@ mod socket;
 use std::path::PathBuf;
 
 use serde::Serialize;
+use serde_json::Value;
 
+use crate::control_line::Limits;
 use crate::vhost_user::DeviceStatus;
 
 pub use events::EventLog;
@@ -78,6 +80,45 @@ pub enum Action {
         /// The device.
         id: String,
     },
+    /// Say how fast a device may be.
+    Limits {
+        /// The device.
+        id: String,
+    },
+    /// Change how fast a device may be.
+    Limit {
+        /// The device.
+        id: String,
+        /// Some of its limits.
+        change: Limits,
+    },
+    /// Make a disk longer, or find out that it is.
+    Resize {
+        /// The device.
+        id: String,
+        /// Its new length in bytes; that of its image unless given.
+        size: Option<u64>,
+    },
+    /// Plug in a network card's cable, or pull it.
+    Link {
+        /// The device.
+        id: String,
+        /// Whether it is plugged in from now on.
+        up: bool,
+    },
+    /// Say what was counted.
+    Metrics,
+}
+
+/// What comes of an action.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// It is done.
+    Done,
+    /// It is done, and this is how it is now.
+    Now(Value),
+    /// What was counted, as Prometheus reads it.
+    Metrics(String),
 }
 
 /// Why a machine did not do what was asked.
@@ -91,6 +132,9 @@ pub enum Refusal {
         /// Which devices there are.
         advice: String,
     },
+    /// It is asked wrongly, and why.
+    #[error("{0}")]
+    Wrong(String),
     /// It can't be done now, and why.
     #[error("{0}")]
     Conflict(String),
@@ -120,5 +164,5 @@ pub trait Machine: Send + Sync {
     ///
     /// # Errors
     /// [`Refusal`], when nothing was done.
-    fn act(&self, action: Action) -> Result<(), Refusal>;
+    fn act(&self, action: Action) -> Result<Outcome, Refusal>;
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::poll::PollFlags;
 
 use super::api::{Wish, wish};
-use super::{Action, EventLog, Machine, Refusal, Socket};
+use super::{Action, EventLog, Machine, Outcome, Refusal, Socket};
 use crate::irq;
 use atoll_http::{self as http, Clients, Connection, Key, Phase, Request, Status, Unserved};
 
@@ -86,7 +86,7 @@ impl Drop for Server {
     }
 }
 
-type Finished = (Key, Result<(), Refusal>);
+type Finished = (Key, Result<Outcome, Refusal>);
 
 struct Worker {
     socket: Socket,
@@ -211,11 +211,13 @@ impl Worker {
         }
     }
 
-    fn finish(&mut self, key: Key, result: Result<(), Refusal>) {
+    fn finish(&mut self, key: Key, result: Result<Outcome, Refusal>) {
         let Some(connection) = self.clients.get_mut(key) else { return };
         let last = connection.is_last();
         connection.answer(&match result {
-            Ok(()) => http::done(last),
+            Ok(Outcome::Done) => http::done(last),
+            Ok(Outcome::Now(value)) => http::json(Status::Ok, &value, last),
+            Ok(Outcome::Metrics(text)) => http::text(http::PROMETHEUS, &text, last),
             Err(refusal) => http::refuse(&(&refusal).into(), last),
         });
         // The next request may have come before this answer.

@@ -39,14 +39,14 @@ impl Machine for Double {
         Vec::new()
     }
 
-    fn act(&self, action: Action) -> Result<(), Refusal> {
+    fn act(&self, action: Action) -> Result<Outcome, Refusal> {
         let held = self.held.lock().unwrap();
         let _held = self.let_go.wait_while(held, |held| *held).unwrap();
         if action == Action::PowerButton {
             return Err(Refusal::Conflict("the machine has ended".to_owned()));
         }
         self.acted.lock().unwrap().push(action);
-        Ok(())
+        Ok(Outcome::Done)
     }
 }
 

@@ -45,6 +45,18 @@ impl Client {
         self.whole(self.ask("PUT", resource, body)?).map(drop)
     }
 
+    /// Changes part of what `resource` is; what it is then.
+    pub(super) fn patch(&self, resource: &str, body: &Value) -> Result<Value, CtlError> {
+        let answer = self.whole(self.ask("PATCH", resource, Some(body))?)?;
+        serde_json::from_slice(&answer).map_err(|error| self.garbage(error.to_string()))
+    }
+
+    /// The text that the machine has at `resource`.
+    pub(super) fn text(&self, resource: &str) -> Result<String, CtlError> {
+        let answer = self.whole(self.ask("GET", resource, None)?)?;
+        String::from_utf8(answer).map_err(|error| self.garbage(error.to_string()))
+    }
+
     /// Calls `each` for every line that comes from `resource`, until no more comes.
     pub(super) fn follow(
         &self,

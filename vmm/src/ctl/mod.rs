@@ -10,7 +10,8 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use crate::cli::{Ask, Ctl, DeviceAsk};
+use crate::cli::{Ask, Ctl, DeviceAsk, LinkState};
+use crate::config::Size;
 
 use client::Client;
 
@@ -92,6 +93,28 @@ fn print(ctl: &Ctl, client: &Client, out: &mut impl Write) -> Result<(), CtlErro
             let done = format!("device {id} runs on the backend at {}", to.display());
             return say(ctl, &done, out);
         }
+        Ask::Device { ask: DeviceAsk::Limit(limit) } => {
+            let (resource, change) = (format!("devices/{}/limits", limit.id), limit.change());
+            let limits = match change.is_empty() {
+                true => client.get(&resource)?,
+                false => client.patch(&resource, &json!(change))?,
+            };
+            return show(ctl, &limits, table::limits, out);
+        }
+        Ask::Device { ask: DeviceAsk::Resize { id, size } } => {
+            let body = size.map_or_else(|| json!({}), |Size(size)| json!({ "size": size }));
+            let now = client.patch(&format!("devices/{id}/size"), &body)?;
+            return show(ctl, &now, |now| table::size(id, now), out);
+        }
+        Ask::Device { ask: DeviceAsk::Link { id, state } } => {
+            let up = *state == LinkState::Up;
+            let now = client.patch(&format!("devices/{id}/link"), &json!({ "up": up }))?;
+            return show(ctl, &now, |now| table::link(id, now), out);
+        }
+        Ask::Metrics => {
+            let text = client.text("metrics")?;
+            return out.write_all(text.as_bytes()).map_err(CtlError::Print);
+        }
         Ask::Pause => ("vm.pause".to_owned(), "all vCPUs have stopped".to_owned()),
         Ask::Resume => ("vm.resume".to_owned(), "the user holds the vCPUs no more".to_owned()),
         Ask::Shutdown => {
@@ -113,7 +136,7 @@ fn say(ctl: &Ctl, done: &str, out: &mut impl Write) -> Result<(), CtlError> {
 fn show(
     ctl: &Ctl,
     answer: &Value,
-    table: fn(&Value) -> String,
+    table: impl Fn(&Value) -> String,
     out: &mut impl Write,
 ) -> Result<(), CtlError> {
     let text = if ctl.json { format!("{answer:#}\n") } else { table(answer) };

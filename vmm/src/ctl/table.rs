@@ -3,6 +3,8 @@
 
 use serde_json::Value;
 
+use crate::config::Size;
+
 /// `vm.info`.
 pub(super) fn info(info: &Value) -> String {
     let held = list(info, "paused_by");
@@ -22,6 +24,32 @@ pub(super) fn info(info: &Value) -> String {
         ("process", format!("atoll {}, pid {}", text(info, "version"), text(info, "pid"))),
     ];
     rows.iter().map(|(name, value)| format!("{name:<9}{value}\n")).collect()
+}
+
+/// A device's limits.
+pub(super) fn limits(limits: &Value) -> String {
+    let rows = limits.as_object().into_iter().flatten().map(|(name, value)| {
+        let value = match (value.as_u64(), name.ends_with("_burst")) {
+            (Some(0), false) => "off".to_owned(),
+            // Nothing may go above what has no limit.
+            (Some(0), true) => "-".to_owned(),
+            _ => value.to_string(),
+        };
+        format!("{:<13} {value}\n", name.replace('_', "-"))
+    });
+    rows.collect()
+}
+
+/// A device's size, after it was changed.
+pub(super) fn size(id: &str, now: &Value) -> String {
+    let size = now.get("size").and_then(Value::as_u64).unwrap_or_default();
+    format!("device {id} has {} now ({size} bytes)\n", Size(size))
+}
+
+/// Whether a device's cable is plugged in, after that was changed.
+pub(super) fn link(id: &str, now: &Value) -> String {
+    let up = now.get("up").and_then(Value::as_bool).unwrap_or_default();
+    format!("device {id}: its cable is {}\n", if up { "plugged in" } else { "pulled" })
 }
 
 /// `devices`.

@@ -35,7 +35,7 @@ mod wire;
 
 pub use device::RemoteDevice;
 pub use error::VhostUserError;
-pub use peer::{Attempt, PeerSource, SocketPeer, StreamPeer};
+pub use peer::{Attempt, PeerSource, SocketPeer, StreamPeer, try_connect};
 pub use policy::{OnDisconnect, Policy, PolicyError};
 pub use report::{
     DeviceEvent, DeviceState, DeviceStatus, EventKind, Owes, PeerIdentity, QueueStatus, Vmm,

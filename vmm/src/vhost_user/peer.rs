@@ -137,7 +137,10 @@ impl PeerSource for SocketPeer {
 }
 
 /// Connects without waiting for a listener whose queue is full.
-fn try_connect(path: &Path) -> io::Result<UnixStream> {
+///
+/// # Errors
+/// The system's; would block, where a wait might help.
+pub fn try_connect(path: &Path) -> io::Result<UnixStream> {
     if path.as_os_str().len() >= PATH_MAX {
         return Err(Errno::EINVAL.into());
     }

@@ -9,12 +9,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use serde_json::json;
 
 use super::brake::{Brake, Change, Holder};
+use super::devices::Lines;
 use super::error::sentence;
 use super::events::Event;
+use super::metrics;
 use crate::config::VmConfig;
-use crate::control::{self, Action, EventLog, Info, MachineState, Refusal};
+use crate::control::{self, Action, EventLog, Info, MachineState, Outcome, Refusal};
+use crate::control_line::{ControlLine, LineError};
 use crate::vcpu::Vcpus;
 use crate::vhost_user::{DeviceEvent, DeviceStatus, RemoteDevice, VhostUserError, Vmm};
 use crate::virtio::VirtioDevice;
@@ -47,6 +51,8 @@ struct Life {
     ended: bool,
     /// Theirs is this; not the other way around.
     devices: Vec<Weak<RemoteDevice>>,
+    /// To their processes.
+    lines: Lines,
 }
 
 impl Controls {
@@ -65,8 +71,10 @@ impl Controls {
     }
 
     /// The devices are there.
-    pub(super) fn connected(&self, remotes: &[Arc<RemoteDevice>]) {
-        self.life().devices = remotes.iter().map(Arc::downgrade).collect();
+    pub(super) fn connected(&self, remotes: &[Arc<RemoteDevice>], lines: &Lines) {
+        let mut life = self.life();
+        life.devices = remotes.iter().map(Arc::downgrade).collect();
+        life.lines = lines.clone();
     }
 
     /// The guest starts.
@@ -135,6 +143,36 @@ impl Controls {
         }
     }
 
+    /// The line to the process of `id`.
+    fn line(&self, id: &str) -> Result<Arc<ControlLine>, Refusal> {
+        // One that does not exist is a mistake of another kind.
+        let remote = self.remote(id)?;
+        let line = self.life().lines.get(id).cloned();
+        line.ok_or_else(|| {
+            Refusal::Conflict(format!(
+                "device {id}: {} has no control socket that atoll knows; name it with control=PATH \
+                 in --device",
+                remote.status().peer.name
+            ))
+        })
+    }
+
+    /// Does something over the line to the process of `id`.
+    fn over_line<T>(
+        &self,
+        id: &str,
+        ask: impl FnOnce(&ControlLine) -> Result<T, LineError>,
+    ) -> Result<T, Refusal> {
+        ask(self.line(id)?.as_ref()).map_err(|error| {
+            let why = format!("device {id}: {}", sentence(&error));
+            if matches!(error, LineError::Wrong(_)) {
+                Refusal::Wrong(why)
+            } else {
+                Refusal::Conflict(why)
+            }
+        })
+    }
+
     fn pause(&self) -> Result<(), Refusal> {
         let (change, pausing) = self.brake.hold(Holder::User);
         self.tell_change(&change, &Holder::User);
@@ -195,9 +233,9 @@ impl control::Machine for Controls {
         self.remotes().iter().map(|remote| remote.status()).collect()
     }
 
-    fn act(&self, action: Action) -> Result<(), Refusal> {
+    fn act(&self, action: Action) -> Result<Outcome, Refusal> {
         match (self.state(), &action) {
-            (MachineState::Ended, _) => {
+            (MachineState::Ended, action) if *action != Action::Metrics => {
                 return Err(Refusal::Conflict("the machine has ended".to_owned()));
             }
             (MachineState::Starting, Action::PowerButton) => {
@@ -210,23 +248,43 @@ impl control::Machine for Controls {
             move |error: VhostUserError| Refusal::Conflict(format!("{about}: {}", sentence(&error)))
         };
         match action {
-            Action::Pause => self.pause(),
+            Action::Pause => self.pause()?,
             Action::Resume => {
                 let change = self.brake.release(&Holder::User);
                 self.tell_change(&change, &Holder::User);
-                Ok(())
             }
             Action::PowerButton => {
                 let _ended = self.main.send(Event::PowerButton);
-                Ok(())
             }
             Action::Swap { id, socket } => {
                 let about = format!("device {id}: socket {}", socket.display());
-                self.remote(&id)?.swap(socket).map_err(failed(about))
+                self.remote(&id)?.swap(socket).map_err(failed(about))?;
             }
             Action::Reattach { id } => {
-                self.remote(&id)?.reattach().map_err(failed(format!("device {id}")))
+                self.remote(&id)?.reattach().map_err(failed(format!("device {id}")))?;
+            }
+            Action::Limits { id } => {
+                return self
+                    .over_line(&id, ControlLine::limits)
+                    .map(|all| Outcome::Now(json!(all)));
+            }
+            Action::Limit { id, change } => {
+                let changed = self.over_line(&id, |line| line.limit(&change));
+                return changed.map(|all| Outcome::Now(json!(all)));
+            }
+            Action::Resize { id, size } => {
+                let resized = self.over_line(&id, |line| line.resize(size));
+                return resized.map(|size| Outcome::Now(json!({ "size": size })));
+            }
+            Action::Link { id, up } => {
+                let turned = self.over_line(&id, |line| line.link(up));
+                return turned.map(|()| Outcome::Now(json!({ "up": up })));
+            }
+            Action::Metrics => {
+                let lines = self.life().lines.clone();
+                return Ok(Outcome::Metrics(metrics::text(&self.info(), &self.devices(), &lines)));
             }
         }
+        Ok(Outcome::Done)
     }
 }

@@ -1,5 +1,6 @@
 //! All devices of a machine: their processes, where they are ours, and our ends of their sockets.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -8,12 +9,16 @@ use super::error::VmError;
 use super::events::{Event, Events};
 use crate::child::{Program, Seat, Starter, Supervisor};
 use crate::config::{BackendConfig, DeviceConfig, VmConfig, nearest};
+use crate::control_line::ControlLine;
 use crate::memory::GuestRam;
 use crate::vhost_user::{DeviceSpec, PeerSource, RemoteDevice, SocketPeer, VhostUserError, Vmm};
 use crate::virtio::DeviceType;
 
 /// Devices in the order of their PCI slots.
 pub(super) type Remotes = Vec<Arc<RemoteDevice>>;
+
+/// Lines to the processes of devices, by the devices' names; not every device has one.
+pub(super) type Lines = BTreeMap<String, Arc<ControlLine>>;
 
 /// How long after a failed handshake a dying backend may still be found alive.
 const DYING: Duration = Duration::from_millis(500);
@@ -23,6 +28,7 @@ const DYING: Duration = Duration::from_millis(500);
 pub(super) struct Devices {
     remotes: Remotes,
     children: Vec<(String, Seat)>,
+    lines: Lines,
     /// Children die with it.
     starter: Option<Starter>,
 }
@@ -82,7 +88,11 @@ impl Devices {
             VmError::UnknownType { name: name.to_owned(), advice: nearest(name, &names) }
         })?;
         let peer: Box<dyn PeerSource> = match &device.backend {
-            BackendConfig::Socket(socket) => Box::new(SocketPeer::new(socket.socket.clone())),
+            BackendConfig::Socket(socket) => {
+                let line = socket.control.clone().map(ControlLine::to_socket).map(Arc::new);
+                self.lines.extend(line.map(|line| (id.clone(), line)));
+                Box::new(SocketPeer::new(socket.socket.clone()))
+            }
             ours => Box::new(self.supervise(&id, ours, config.cpus)?),
         };
         Ok(DeviceSpec {
@@ -112,9 +122,17 @@ impl Devices {
         };
         self.starter = Some(starter.clone());
         let program = Program::of(backend, cpus).map_err(failed)?;
-        let supervisor = Supervisor::start(program, starter, id).map_err(failed)?;
+        let line = ControlLine::to_child(program.name(), Program::settings(backend));
+        let line = Arc::new(line);
+        self.lines.insert(id.to_owned(), Arc::clone(&line));
+        let supervisor = Supervisor::start(program, starter, id, line).map_err(failed)?;
         self.children.push((id.to_owned(), supervisor.seat()));
         Ok(supervisor)
+    }
+
+    /// The lines to their processes.
+    pub(super) fn lines(&self) -> &Lines {
+        &self.lines
     }
 
     /// The devices, in the order of their slots.

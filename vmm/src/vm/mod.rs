@@ -10,6 +10,7 @@ mod devices;
 mod error;
 mod events;
 mod machine;
+mod metrics;
 mod serial;
 mod service;
 mod signals;
@@ -63,7 +64,7 @@ pub fn run(config: &VmConfig) -> Result<(), VmError> {
         tracing::warn!("stopped by a signal before all devices were there");
         return Ok(());
     };
-    controls.connected(devices.remotes());
+    controls.connected(devices.remotes(), devices.lines());
     parts.devices = devices;
     let ended = boots(&mut parts, &events, &controls);
     service::stopping();

@@ -194,6 +194,57 @@ fn a_limit_can_be_set_while_requests_run() {
 }
 
 #[test]
+fn a_throttled_queue_keeps_its_order_through_stops_and_gives_back_what_waits() {
+    let image = Image::new();
+    let _process = serve(&image, &[ONE_REQUEST]);
+    let mut driver = Driver::attach(&image);
+    driver.assert_serves();
+    let memory = driver.device.memory().clone();
+    let requests: Vec<_> = (0..4).map(|_| BlkRequest::read(&memory, 0, 512).unwrap()).collect();
+    let heads: Vec<_> =
+        requests.iter().map(|request| driver.queue.submit(&request.buffers()).unwrap()).collect();
+    wait_until_throttled(&image);
+    // The ring stops with all of them still to be done, and goes on with them.
+    let base = driver.device.stop_queue(&driver.queue).unwrap();
+    assert_eq!(base, 1);
+    assert!(driver.queue.take_used().unwrap().is_none());
+    driver.device.attach(&driver.queue, base).unwrap();
+    driver.device.enable(&driver.queue, true).unwrap();
+    json(&image, "PATCH /limits", r#"{"bps": 0}"#);
+    let done: Vec<_> = heads.iter().map(|_| driver.queue.wait(TIMEOUT).unwrap().head).collect();
+    assert_eq!(done, heads);
+}
+
+#[test]
+fn a_disk_is_made_longer_and_the_driver_is_told() {
+    let image = Image::new();
+    let _process = serve(&image, &[]);
+    let mut driver = Driver::attach(&image);
+    let capacity = |driver: &mut Driver| {
+        u64::from_le_bytes(driver.device.config(0, 8).unwrap().try_into().unwrap())
+    };
+    let before = json(&image, "GET /", "")["size"].as_u64().unwrap();
+    assert_eq!(capacity(&mut driver), before / 512);
+    assert_eq!(driver.write(before / 512, &[2; 512]), BlkRequest::IOERR);
+    let longer = before + 4096;
+    let now = json(&image, "PATCH /size", &format!("{{\"size\": {longer}}}"));
+    assert_eq!(now, json!({ "size": longer }));
+    driver.device.wait_config_change(TIMEOUT).unwrap();
+    assert_eq!(capacity(&mut driver), longer / 512);
+    assert_eq!(driver.write(before / 512, &[2; 512]), BlkRequest::OK);
+    // As long as the image has become by somebody else.
+    std::fs::File::options().write(true).open(image.path()).unwrap().set_len(2 * longer).unwrap();
+    assert_eq!(json(&image, "PATCH /size", "{}"), json!({ "size": 2 * longer }));
+    driver.device.wait_config_change(TIMEOUT).unwrap();
+    assert_eq!(capacity(&mut driver), 2 * longer / 512);
+    refused(&image, "PATCH /size", "{\"size\": 512}", 409, "shorter");
+    refused(&image, "PATCH /size", "{\"size\": 99999999}", 409, "multiple of 512");
+    refused(&image, "PATCH /size", "{\"length\": 1}", 400, "BYTES");
+    refused(&image, "PATCH /link", "{\"up\": false}", 409, "blk device has no link");
+    assert_eq!(capacity(&mut driver), 2 * longer / 512);
+}
+
+#[test]
 fn wrong_requests_are_told_what_is_wrong() {
     let image = Image::new();
     let _process = serve(&image, &[]);
