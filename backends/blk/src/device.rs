@@ -18,9 +18,6 @@ use crate::options::Options;
 use crate::space;
 use crate::worker::{BlockQueue, ID_LEN};
 
-/// The block size of a block device (include/uapi/linux/fs.h).
-const BLKSSZGET: u32 = 0x1268;
-
 /// Of the thread that looks at sizes: a log line is the most it makes.
 const STACK: usize = 128 * 1024;
 
@@ -156,9 +153,6 @@ impl Device for Block {
         vec![
             // To discard, to zero, and to make room.
             SystemCall::any(Sysno::fallocate),
-            // What `imago` asks when an image that was another process's becomes ours.
-            SystemCall::any(Sysno::fstatfs),
-            SystemCall::any(Sysno::ioctl).with(1, BLKSSZGET),
         ]
     }
 

@@ -2,7 +2,9 @@
 //! what the guess is made from. It reads and writes no disk.
 
 pub(crate) mod chain;
+mod clusters;
 pub(crate) mod header;
+mod host;
 mod load;
 pub(crate) mod qcow2;
 mod refcounts;

@@ -1,6 +1,6 @@
 //! The block device: a disk image behind a virtio-blk device (virtio 1.3 §5.2). Sockets, rings
 //! and signals are the shared crate's.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod complaints;
 mod device;

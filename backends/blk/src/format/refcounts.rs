@@ -31,15 +31,20 @@ struct Uses<'a> {
     blocks: Vec<u64>,
 }
 
-/// Fails unless every cluster is counted as often as it is used.
-pub(super) fn check(file: &File, header: &Header) -> Result<(), Defect> {
+/// Fails unless every cluster is counted as often as it is used, or more often where `leaks` do not
+/// matter.
+pub(super) fn check(file: &File, header: &Header, leaks: bool) -> Result<(), Defect> {
     let uses = Uses::collect(file, header)?;
+    if !leaks && let Some(offset) = uses.end().filter(|end| *end < uses.len) {
+        return Err(Defect::Refcounts { offset });
+    }
     let per_block = uses.per_block();
     for (index, counts) in uses.counts.chunks(per_block).enumerate() {
         let block = uses.blocks.get(index).copied().unwrap_or(0);
         let stored = if block == 0 { Vec::new() } else { uses.load_block(block)? };
         for (within, count) in counts.iter().enumerate() {
-            if u64::from(*count) > stored_count(&stored, within, header.refcount_order) {
+            let stored = stored_count(&stored, within, header.refcount_order);
+            if u64::from(*count) > stored || !leaks && u64::from(*count) < stored {
                 let cluster = (index as u64).saturating_mul(per_block as u64);
                 let cluster = cluster.saturating_add(within as u64);
                 return Err(Defect::Refcounts {
@@ -69,7 +74,13 @@ pub(super) fn repair(file: &File, header: &Header) -> Result<(), Defect> {
         file.sync_data()?;
         store(file, header.reftable_offset, &uses.blocks)?;
     }
-    file.sync_data()?;
+    // Behind what is in use may be what was being written, or the room that was reserved for it.
+    if let Some(end) = uses.end().filter(|end| *end < uses.len)
+        && file.metadata()?.is_file()
+    {
+        file.set_len(end)?;
+    }
+    file.sync_all()?;
     Ok(())
 }
 
@@ -92,7 +103,6 @@ impl<'a> Uses<'a> {
             uses.check_offset("its refcount table", block, block)?;
             if block != 0 {
                 uses.count("a refcount block", block, cluster)?;
-                uses.alone(block)?;
             }
         }
         for entry in table(file, header.l1_offset, header.l1_entries)? {
@@ -103,7 +113,8 @@ impl<'a> Uses<'a> {
             uses.check_offset("its L1 table", entry, offset)?;
             if offset != 0 {
                 uses.count("an L2 table", offset, cluster)?;
-                uses.alone(offset)?;
+                // Nor may the next loop read one again and again.
+                uses.alone(offset, cluster)?;
                 uses.l2_tables.push(offset);
             }
         }
@@ -111,6 +122,12 @@ impl<'a> Uses<'a> {
             for entry in uses.load_l2(l2_table)? {
                 uses.count_data(entry)?;
             }
+        }
+        uses.alone(0, cluster)?;
+        uses.alone(header.l1_offset, (header.l1_entries as u64).saturating_mul(8))?;
+        uses.alone(header.reftable_offset, reftable)?;
+        for table in uses.l2_tables.iter().chain(uses.blocks.iter().filter(|block| **block != 0)) {
+            uses.alone(*table, cluster)?;
         }
         Ok(uses)
     }
@@ -162,12 +179,22 @@ impl<'a> Uses<'a> {
         Ok(())
     }
 
-    /// Metadata has its cluster for itself.
-    fn alone(&self, offset: u64) -> Result<(), Defect> {
-        match self.counts.get(offset.wrapping_shr(self.header.cluster_bits) as usize) {
-            Some(1) => Ok(()),
-            _ => Err(Defect::Refcounts { offset }),
+    /// Tables have their clusters for themselves: a guest could else write to them.
+    fn alone(&self, offset: u64, bytes: u64) -> Result<(), Defect> {
+        let bits = self.header.cluster_bits;
+        let last = offset.saturating_add(bytes).saturating_sub(1).wrapping_shr(bits);
+        for cluster in offset.wrapping_shr(bits)..=last {
+            if self.counts.get(cluster as usize) != Some(&1) {
+                return Err(Defect::Refcounts { offset: cluster.wrapping_shl(bits) });
+            }
         }
+        Ok(())
+    }
+
+    /// Behind the last cluster in use.
+    fn end(&self) -> Option<u64> {
+        let last = self.counts.iter().rposition(|count| *count > 0)?;
+        (last as u64).checked_add(1)?.checked_mul(self.header.cluster_size())
     }
 
     fn per_block(&self) -> usize {

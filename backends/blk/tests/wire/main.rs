@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by panicking")]
 
+mod bad_images;
 mod command_line;
 mod control;
 mod discard;
@@ -14,6 +15,7 @@ mod kill_points;
 mod lifecycle;
 mod memory;
 mod qcow2;
+mod random;
 mod recovery;
 mod requests;
 mod sandbox;
