@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::expect_used, reason = "what tests share says what went wrong as they do")]
 
+mod attach;
 mod backends;
 mod boot_files;
 mod control;

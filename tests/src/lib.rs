@@ -43,6 +43,7 @@ pub mod qemu;
 pub mod requirement;
 pub mod scratch;
 pub mod shell;
+pub mod terminal;
 
 /// How long a harness waits for anything before it calls the test failed.
 pub const PATIENCE: Duration = Duration::from_secs(300);

@@ -49,6 +49,22 @@ Examples:
 
 What it speaks over the socket is HTTP with JSON: see docs/api.md.";
 
+const CONSOLE_EXAMPLES: &str = "\
+Examples:
+  atoll run --config vm.toml --console socket=/run/vm/tty --control /run/vm/control &
+  atoll console /run/vm/control
+  atoll console web                          # systemd's atoll@web
+  atoll console --attach /run/vm/tty         # the console itself, whosever it is
+  atoll console /run/vm/control --port log </dev/null >log
+
+Keys: Ctrl-] q leaves, Ctrl-] b sends a break (Ctrl-O, Linux's SysRq on a virtio console),
+Ctrl-] Ctrl-] types Ctrl-] itself. All others are the guest's, Ctrl-C too.
+
+What nobody has read yet is shown first. The guest's terminal becomes as large as this one, and
+follows it. Where several are attached all see the console, and the first types.
+
+Exit codes: 0 you left, or the guest ended; 1 failure; 2 wrong command line.";
+
 /// A KVM virtual machine monitor whose devices are processes of their own
 #[derive(Debug, Parser)]
 #[command(name = "atoll", version, after_help = EXAMPLES)]
@@ -67,6 +83,27 @@ pub enum Command {
     /// Ask a running machine how it is, or have it do something
     #[command(after_help = CTL_EXAMPLES)]
     Ctl(Box<Ctl>),
+    /// Connect this terminal to the console of a running guest; Ctrl-] q leaves
+    #[command(after_help = CONSOLE_EXAMPLES)]
+    Console(Console),
+}
+
+/// `atoll console`
+#[derive(Debug, Args)]
+pub struct Console {
+    /// The machine: its control socket, or the name under which systemd runs it as atoll@NAME
+    /// [default: what the environment has as ATOLL_CONTROL]
+    #[arg(value_name = "VM", conflicts_with = "attach")]
+    pub machine: Option<PathBuf>,
+    /// The console's device, if it is not the first
+    #[arg(long, value_name = "ID", conflicts_with = "attach")]
+    pub device: Option<String>,
+    /// A named port instead of the console
+    #[arg(long, value_name = "NAME", conflicts_with = "attach")]
+    pub port: Option<String>,
+    /// The console's own socket or pseudo-terminal, without asking a machine for it
+    #[arg(long, value_name = "PATH")]
+    pub attach: Option<PathBuf>,
 }
 
 /// `atoll ctl`

@@ -5,6 +5,7 @@
 
 pub mod acpi;
 pub mod arch;
+pub mod attach;
 pub mod boot;
 pub mod bus;
 pub mod child;

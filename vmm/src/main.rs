@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use atoll::cli::{Cli, Command, Run};
 use atoll::config::ConfigError;
-use atoll::{ctl, vm};
+use atoll::{attach, ctl, vm};
 use clap::Parser;
 use clap::error::ErrorKind;
 use tracing::level_filters::LevelFilter;
@@ -26,6 +26,11 @@ fn main() -> ExitCode {
     match cli.command {
         Command::Run(run) => start(*run),
         Command::Ctl(ctl) => match ctl::run(&ctl) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) if error.is_usage() => fail(&error, USAGE),
+            Err(error) => fail(&error, FAILED),
+        },
+        Command::Console(console) => match attach::run(&console) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) if error.is_usage() => fail(&error, USAGE),
             Err(error) => fail(&error, FAILED),

@@ -26,7 +26,8 @@ const PACKAGES: &[&str] = &[
     "qemu-system-common", // qemu-storage-daemon
     "qemu-system-x86",    // the lab
     "qemu-utils",         // qemu-img: images made and checked by somebody else
-    "util-linux",         // setpriv
+    "tmux",               // a terminal that somebody else made, for the console
+    "util-linux",         // setpriv, setsid
     "zstd",               // the kernel's payload, with other kernels
 ];
 

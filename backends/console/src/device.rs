@@ -159,6 +159,8 @@ impl Device for Console {
     fn system_calls(&self) -> Vec<SystemCall> {
         let ioctl = |request| SystemCall::any(Sysno::ioctl).with(1, request);
         vec![
+            // A user who leaves ends this process, and can end no other.
+            SystemCall::any(Sysno::kill).with(0, std::process::id()).with(1, libc::SIGTERM),
             // The window's size, and the terminal's settings: read, and set back at the end.
             ioctl(libc::TIOCGWINSZ),
             ioctl(libc::TCGETS),

@@ -3,7 +3,9 @@
 use std::os::fd::BorrowedFd;
 
 use nix::errno::Errno;
-use nix::unistd::{read, write};
+use nix::unistd::write;
+
+use crate::outlet::Outlet;
 
 /// What is read at once: all that a pipe holds.
 const CHUNK: usize = 64 * 1024;
@@ -25,18 +27,18 @@ impl Keys {
         self.start == self.end
     }
 
-    /// Reads what was typed. False at the end of `input`.
-    pub(crate) fn read_from(&mut self, input: BorrowedFd<'_>) -> bool {
+    /// Takes what was typed. False at the end of it.
+    pub(crate) fn read_from(&mut self, outlet: &mut dyn Outlet) -> bool {
         if !self.is_empty() {
             return true;
         }
-        match read(input, &mut self.buffer) {
-            Ok(count @ 1..) => {
+        match outlet.read(&mut self.buffer) {
+            Ok(Some(count)) => {
                 (self.start, self.end) = (0, count);
                 true
             }
             Err(Errno::EAGAIN | Errno::EINTR) => true,
-            Ok(_) | Err(_) => false,
+            Ok(None) | Err(_) => false,
         }
     }
 

@@ -118,8 +118,8 @@ impl Carrier {
                 self.outlet.check();
             }
             if woken.input
-                && let Some(input) = self.outlet.input()
-                && !self.typed.read_from(input)
+                && self.outlet.input().is_some()
+                && !self.typed.read_from(self.outlet.as_mut())
             {
                 self.outlet.input_ended();
             }

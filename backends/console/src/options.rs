@@ -16,7 +16,7 @@ Examples:
 
   A socket to connect to: all who do see the console, the first may type:
       atoll-console --socket-path=/run/vm/console.sock --unix=/run/vm/attach.sock
-      socat -,rawer UNIX-CONNECT:/run/vm/attach.sock
+      atoll console --attach /run/vm/attach.sock
 
   A log file, added to:
       atoll-console --socket-path=/run/vm/console.sock --file=/var/log/vm/console.log
@@ -25,7 +25,8 @@ Examples:
       atoll-console --socket-path=/run/vm/console.sock --pty=/run/vm/console \\
                     --port=org.qemu.guest_agent.0:unix=/run/vm/agent.sock
 
-Exit codes: 0 asked to end, or the only front-end left; 1 failure; 2 wrong command line.
+Exit codes: 0 asked to end, or the only front-end left; 1 failure; 2 wrong command line; 3 the user at
+the terminal left by Ctrl-] q.
 RUST_LOG=info (or debug) says more on standard error.";
 
 /// The longest name of a port; the guest makes a file name of it.

@@ -20,6 +20,9 @@ pub(crate) trait Outlet: Send {
     /// Where keys come from, while there may be any. One may type at a time.
     fn input(&self) -> Option<BorrowedFd<'_>>;
 
+    /// Takes what was typed; `None` at the end of it. Called when there is [`input`](Self::input).
+    fn read(&mut self, keys: &mut [u8]) -> nix::Result<Option<usize>>;
+
     /// What becomes readable when [`check`](Self::check) has something to do; may be none.
     fn events(&self) -> Option<BorrowedFd<'_>>;
 

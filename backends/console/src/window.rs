@@ -1,36 +1,17 @@
 //! The size of the terminal's window, as the driver reads it.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use nix::pty::Winsize;
-
-nix::ioctl_read_bad!(
-    /// Asks a terminal for the size of its window.
-    window_size,
-    libc::TIOCGWINSZ,
-    Winsize
-);
+pub(crate) use atoll_terminal::Size;
 
 /// What is said of a terminal that does not know its own size.
 const DEFAULT: Size = Size { columns: 80, rows: 24 };
 
-/// Columns and rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Size {
-    pub(crate) columns: u16,
-    pub(crate) rows: u16,
-}
-
-impl Size {
-    /// The size of the terminal behind `fd`; `None` when there is no terminal.
-    pub(crate) fn of(fd: BorrowedFd<'_>) -> Option<Self> {
-        let mut size = Winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-        // SAFETY: `fd` is open, and the kernel writes at most a `Winsize` to where one stands.
-        unsafe { window_size(fd.as_raw_fd(), &raw mut size) }.ok()?;
-        let known = size.ws_col > 0 && size.ws_row > 0;
-        Some(if known { Self { columns: size.ws_col, rows: size.ws_row } } else { DEFAULT })
-    }
+/// The size of the terminal behind `fd`, or what is said in its place; `None` when there is no terminal.
+pub(crate) fn size_of(fd: BorrowedFd<'_>) -> Option<Size> {
+    let size = Size::of(fd)?;
+    Some(if size.columns > 0 && size.rows > 0 { size } else { DEFAULT })
 }
 
 /// The size as it is now: written by the line's thread, read by the session's.

@@ -23,6 +23,7 @@
 mod abuse;
 mod blk;
 mod confinement;
+mod console;
 mod error;
 mod front_end;
 mod load;
@@ -42,6 +43,7 @@ use std::time::Duration;
 pub use abuse::{Abuse, HostileChain};
 pub use blk::BlkRequest;
 pub use confinement::Confinement;
+pub use console::ConsoleGuest;
 pub use error::Error;
 pub use front_end::{FrontEnd, PROTOCOL_FEATURES};
 pub use load::{BlkLoad, Measured};

@@ -27,6 +27,9 @@ const OURS: [&str; 6] = [
     "WATCHDOG_USEC",
 ];
 
+/// The exit code of an `atoll-console` whose user has left by the keys for it.
+const USER_LEFT: i32 = 3;
+
 /// Between two looks at whether a process has ended.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -47,6 +50,8 @@ pub struct Child {
     started: Instant,
     /// When it was first found to have ended.
     ended: Option<Instant>,
+    /// Whether its end may be the wish of a user at our terminal, who has not been heard yet.
+    user: bool,
 }
 
 impl Child {
@@ -81,10 +86,9 @@ impl Child {
         let process = command
             .spawn()
             .map_err(|source| ChildError::Spawn { program: program.path.clone(), source })?;
-        Ok((
-            Self { program: name, process, started: Instant::now(), ended: None },
-            Ends { device, control },
-        ))
+        let (started, user) = (Instant::now(), program.on_terminal);
+        let child = Self { program: name, process, started, ended: None, user };
+        Ok((child, Ends { device, control }))
     }
 
     /// The program's name.
@@ -116,6 +120,17 @@ impl Child {
                 Ok(None) | Err(_) => return None,
             }
         }
+    }
+
+    /// Whether it has ended because the user at the terminal left. True once.
+    pub(super) fn has_user_left(&mut self) -> bool {
+        let left = self.user
+            && self
+                .process
+                .try_wait()
+                .is_ok_and(|end| end.is_some_and(|status| status.code() == Some(USER_LEFT)));
+        self.user &= !left;
+        left
     }
 
     /// Ends it at once, be it stopped or hung.

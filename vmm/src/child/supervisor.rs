@@ -40,6 +40,8 @@ struct Occupant {
     child: Option<Child>,
     /// How the one before ended.
     last: Option<(&'static str, ExitStatus)>,
+    /// Whether one has ended because the user at its terminal left, and nobody was told yet.
+    left: bool,
 }
 
 impl Seat {
@@ -64,9 +66,18 @@ impl Seat {
 
     /// Looks whether its process has ended, so that it is known when.
     pub fn look(&self) {
-        if let Some(child) = self.lock().child.as_mut() {
+        let mut occupant = self.lock();
+        let left = occupant.child.as_mut().is_some_and(|child| {
             let _runs_on = child.ended(Duration::ZERO);
-        }
+            child.has_user_left()
+        });
+        occupant.left |= left;
+    }
+
+    /// Whether its process, as it was looked at last, has ended because the user at our terminal left.
+    /// True once for each.
+    pub fn user_left(&self) -> bool {
+        std::mem::take(&mut self.lock().left)
     }
 
     /// How its process ended, if it does within `patience`: the program and its status.
@@ -153,7 +164,9 @@ impl Supervisor {
         );
         self.cause = Some(cause);
         self.kill_at = None;
-        *occupant = Occupant { child: None, last: Some((program, status)) };
+        // Whoever looks next is told of it.
+        let left = child.has_user_left() || occupant.left;
+        *occupant = Occupant { child: None, last: Some((program, status)), left };
         Ok(())
     }
 

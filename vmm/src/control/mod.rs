@@ -10,7 +10,7 @@ mod socket;
 
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::control_line::Limits;
@@ -43,6 +43,37 @@ pub struct Info {
     pub uptime_ms: u64,
     /// How many devices there are.
     pub devices: usize,
+    /// The consoles that it has started, and their ports.
+    pub consoles: Vec<ConsoleInfo>,
+}
+
+/// Where a console, or a port of one, is to be found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleInfo {
+    /// The device.
+    pub id: String,
+    /// The port's name, if it is not the console itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// What it leads to.
+    pub to: ConsoleKind,
+    /// Where that is, if it has a name that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<PathBuf>,
+}
+
+/// What a console leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConsoleKind {
+    /// The terminal of whoever started the machine.
+    Stdio,
+    /// A pseudo-terminal.
+    Pty,
+    /// A Unix socket.
+    Socket,
+    /// A file.
+    File,
 }
 
 /// How a machine is.

@@ -32,6 +32,7 @@ impl Machine for Double {
             boots: 1,
             uptime_ms: 0,
             devices: 0,
+            consoles: Vec::new(),
         }
     }
 

@@ -25,17 +25,17 @@ const MAX_ANSWER: u64 = 16 << 20;
 const MAX_HEAD: usize = 16 << 10;
 
 /// Asks the machine at one socket.
-pub(super) struct Client {
+pub(crate) struct Client {
     path: PathBuf,
 }
 
 impl Client {
-    pub(super) fn new(path: PathBuf) -> Self {
+    pub(crate) fn new(path: PathBuf) -> Self {
         Self { path }
     }
 
     /// What the machine has at `resource`.
-    pub(super) fn get(&self, resource: &str) -> Result<Value, CtlError> {
+    pub(crate) fn get(&self, resource: &str) -> Result<Value, CtlError> {
         let answer = self.whole(self.ask("GET", resource, None)?)?;
         serde_json::from_slice(&answer).map_err(|error| self.garbage(error.to_string()))
     }

@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use crate::cli::{Ask, Ctl, DeviceAsk, LinkState};
 use crate::config::Size;
 
-use client::Client;
+pub(crate) use client::Client;
 
 /// The environment variable that names the socket.
-const SOCKET_VARIABLE: &str = "ATOLL_CONTROL";
+pub(crate) const SOCKET_VARIABLE: &str = "ATOLL_CONTROL";
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]

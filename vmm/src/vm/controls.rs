@@ -12,12 +12,13 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::brake::{Brake, Change, Holder};
+use super::consoles::consoles;
 use super::devices::Lines;
 use super::error::sentence;
 use super::events::Event;
 use super::metrics;
 use crate::config::VmConfig;
-use crate::control::{self, Action, EventLog, Info, MachineState, Outcome, Refusal};
+use crate::control::{self, Action, ConsoleInfo, EventLog, Info, MachineState, Outcome, Refusal};
 use crate::control_line::{ControlLine, LineError};
 use crate::vcpu::Vcpus;
 use crate::vhost_user::{DeviceEvent, DeviceStatus, RemoteDevice, VhostUserError, Vmm};
@@ -38,6 +39,7 @@ pub(super) struct Controls {
     cpus: u8,
     memory_bytes: u64,
     kernel: PathBuf,
+    consoles: Vec<ConsoleInfo>,
     since: Instant,
     brake: Brake,
     log: Arc<EventLog>,
@@ -62,6 +64,7 @@ impl Controls {
             cpus: config.cpus,
             memory_bytes: config.memory.size.0,
             kernel: config.kernel.clone(),
+            consoles: consoles(config),
             since: Instant::now(),
             brake: Brake::new(),
             log,
@@ -226,6 +229,7 @@ impl control::Machine for Controls {
             boots: life.boots,
             uptime_ms: uptime.unwrap_or(u64::MAX),
             devices: life.devices.len(),
+            consoles: self.consoles.clone(),
         }
     }
 

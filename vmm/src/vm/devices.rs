@@ -58,7 +58,7 @@ impl Devices {
             .name("connect".to_owned())
             .spawn(connect)
             .map_err(|source| VmError::System { doing: "start a thread", source })?;
-        let result = match events.wait_for_devices() {
+        let result = match events.wait_for_devices(|| devices.user_left()) {
             Some(Ok(remotes)) => {
                 devices.remotes = remotes;
                 return Ok(Some(devices));
@@ -156,11 +156,14 @@ impl Devices {
     }
 
     /// Notes which of our backends have ended: how long one has lived says how soon it is started
-    /// again.
-    pub(super) fn look_at_children(&self) {
-        for (_id, seat) in &self.children {
+    /// again. True when one did because the user at its terminal left.
+    pub(super) fn user_left(&self) -> bool {
+        let left = |(_, seat): &&(String, Seat)| {
             seat.look();
-        }
+            seat.user_left()
+        };
+        // Every one is looked at.
+        self.children.iter().filter(left).count() > 0
     }
 
     /// At the same time, so that one hung backend costs its own deadline and no other's.

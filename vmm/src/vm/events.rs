@@ -74,13 +74,18 @@ impl Events {
         })
     }
 
-    /// Waits until every device is there. `None` when a signal came first.
-    pub(super) fn wait_for_devices(&self) -> Option<Result<Remotes, VmError>> {
+    /// Waits until every device is there. `None` when a signal came first, or the user at the terminal
+    /// left.
+    pub(super) fn wait_for_devices(
+        &self,
+        has_left: impl Fn() -> bool,
+    ) -> Option<Result<Remotes, VmError>> {
         loop {
             match self.receiver.recv() {
                 Ok(Event::Connected(result)) => return Some(*result),
                 Ok(Event::Signal(_)) | Err(_) => return None,
                 Ok(Event::DeviceStop(why)) => return Some(Err(VmError::DeviceStop(why))),
+                Ok(Event::Child) if has_left() => return None,
                 Ok(Event::Child | Event::PowerButton | Event::Guest(_)) => {}
             }
         }
@@ -104,6 +109,14 @@ impl Events {
                     self.receiver.recv_timeout(deadline.saturating_duration_since(Instant::now()))
                 }
             };
+            let event = match event {
+                Ok(Event::Child) => match devices.user_left() {
+                    // By the keys that are there for it, as Ctrl-C is the guest's.
+                    true => Ok(Event::Signal(Signal::SIGINT)),
+                    false => continue,
+                },
+                other => other,
+            };
             match event {
                 Ok(Event::Guest(exit)) => return End::Guest(exit),
                 Ok(Event::Signal(signal)) if !pressed => {
@@ -114,13 +127,12 @@ impl Events {
                     deadline = grace.and_then(|grace| Instant::now().checked_add(grace));
                 }
                 Ok(Event::Signal(_)) => return End::Stopped("by a second signal"),
-                Ok(Event::Child) => devices.look_at_children(),
                 Ok(Event::PowerButton) => {
                     controls.pressed("the user");
                     machine.press_power_button();
                 }
                 Ok(Event::DeviceStop(why)) => return End::Device(VmError::DeviceStop(why)),
-                Ok(Event::Connected(_)) => {}
+                Ok(Event::Child | Event::Connected(_)) => {}
                 Err(RecvTimeoutError::Timeout) => return End::Stopped("when --grace had passed"),
                 // Never, as `self` holds a sender.
                 Err(RecvTimeoutError::Disconnected) => return End::Stopped("without a cause"),

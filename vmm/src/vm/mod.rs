@@ -5,6 +5,7 @@
 //! [`Machine`](machine::Machine), built anew for every boot.
 
 mod brake;
+mod consoles;
 mod controls;
 mod devices;
 mod error;
@@ -14,7 +15,6 @@ mod metrics;
 mod serial;
 mod service;
 mod signals;
-mod terminal;
 
 use std::sync::Arc;
 
@@ -46,7 +46,7 @@ pub fn run(config: &VmConfig) -> Result<(), VmError> {
     let cpuid = Cpuid::supported(&kvm, config.cpus)?;
     let ram = Arc::new(GuestRam::new(&memory_spec(config))?);
     let boot = BootFiles::open(&config.kernel, config.initrd.as_deref())?;
-    let serial = SerialLine::open(&config.serial)?;
+    let serial = SerialLine::open(&config.serial, events.sender())?;
     let socket = control::Socket::open(config.control.as_deref())?;
     let mut parts = Parts { kvm, cpuid, ram, boot, config, serial, devices: Devices::default() };
     // A kernel that can't be loaded is found out before a device process is started for it.

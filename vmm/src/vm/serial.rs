@@ -2,11 +2,15 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use atoll_terminal::{Escape, HINT, RawTerminal};
+use nix::sys::signal::Signal;
+
 use super::error::VmError;
-use super::terminal::RawTerminal;
+use super::events::Event as Happening;
 use crate::config::SerialConfig;
 use crate::irq::Event;
 use crate::legacy::SerialPort;
@@ -26,8 +30,9 @@ enum To {
 type Plugged = Arc<Mutex<Option<Arc<SerialPort>>>>;
 
 impl SerialLine {
-    /// Opens the file, or makes the terminal raw and starts to read from it.
-    pub(super) fn open(config: &SerialConfig) -> Result<Self, VmError> {
+    /// Opens the file, or makes the terminal raw and starts to read from it; `main` hears when its user
+    /// wants to leave.
+    pub(super) fn open(config: &SerialConfig, main: Sender<Happening>) -> Result<Self, VmError> {
         let to = match config {
             SerialConfig::Off => To::Nothing,
             SerialConfig::File(path) => {
@@ -38,11 +43,17 @@ impl SerialLine {
             SerialConfig::Stdio => {
                 let plugged = Plugged::default();
                 let keys = Arc::clone(&plugged);
+                let raw = RawTerminal::enter();
+                // What is no terminal is the guest's as it is.
+                let escape = raw.as_ref().map(|_raw| (Escape::default(), main));
+                if escape.is_some() {
+                    eprint!("atoll: {HINT}\r\n");
+                }
                 thread::Builder::new()
                     .name("serial-input".to_owned())
-                    .spawn(move || type_into(&keys))
+                    .spawn(move || type_into(&keys, escape))
                     .map_err(|source| VmError::System { doing: "start a thread", source })?;
-                To::Terminal { plugged, _raw: RawTerminal::enter() }
+                To::Terminal { plugged, _raw: raw }
             }
         };
         Ok(Self { to })
@@ -74,13 +85,22 @@ impl SerialLine {
     }
 }
 
-/// Carries what is typed to whichever port is plugged in.
-fn type_into(plugged: &Plugged) {
-    let mut keys = [0; 256];
-    while let Ok(count @ 1..) = io::stdin().read(&mut keys) {
+/// Carries what is typed to whichever port is plugged in. To leave is what Ctrl-C is elsewhere.
+fn type_into(plugged: &Plugged, mut escape: Option<(Escape, Sender<Happening>)>) {
+    let mut typed = [0; 256];
+    while let Ok(count @ 1..) = io::stdin().read(&mut typed) {
+        let typed = typed.get(..count).unwrap_or_default();
+        let mut keys = Vec::new();
+        if let Some((escape, main)) = &mut escape {
+            if escape.take(typed, &mut keys) {
+                let _ended = main.send(Happening::Signal(Signal::SIGINT));
+            }
+        } else {
+            keys.extend_from_slice(typed);
+        }
         let port = plugged.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let (Some(port), Some(typed)) = (port, keys.get(..count)) {
-            port.input(typed);
+        if let Some(port) = port {
+            port.input(&keys);
         }
     }
 }

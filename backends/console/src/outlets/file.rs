@@ -27,6 +27,10 @@ impl Outlet for LogFile {
         None
     }
 
+    fn read(&mut self, _keys: &mut [u8]) -> nix::Result<Option<usize>> {
+        Ok(None)
+    }
+
     fn events(&self) -> Option<BorrowedFd<'_>> {
         None
     }

@@ -12,10 +12,11 @@ use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::stat::Mode;
 use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
+use nix::unistd::read;
 use tracing::info;
 
 use crate::outlet::{OpenError, Outlet, ReaderId};
-use crate::window::Size;
+use crate::window::{Size, size_of};
 
 /// Our end of a pseudo-terminal.
 pub(super) struct Pty {
@@ -77,6 +78,10 @@ impl Outlet for Pty {
         self.attached.then(|| self.master.as_fd())
     }
 
+    fn read(&mut self, keys: &mut [u8]) -> nix::Result<Option<usize>> {
+        Ok(Some(read(&self.master, keys)?).filter(|&count| count > 0))
+    }
+
     fn events(&self) -> Option<BorrowedFd<'_>> {
         Some(self.opens.as_fd())
     }
@@ -100,7 +105,7 @@ impl Outlet for Pty {
     }
 
     fn window(&self) -> Option<Size> {
-        Size::of(self.master.as_fd())
+        size_of(self.master.as_fd())
     }
 }
 

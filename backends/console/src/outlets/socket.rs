@@ -1,12 +1,19 @@
-//! A Unix socket. All who connect read; the one who has been there longest types.
+//! A Unix socket. All who connect read; the one who has been there longest types, and it is its window
+//! that the guest's terminal is as large as.
+//!
+//! A client tells its window's size by a byte that comes with its terminal's descriptor (unix(7),
+//! `SCM_RIGHTS`): the last byte of what is read with the descriptor is no key.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
 use atoll_backend::{OwnName, bind};
 use atoll_unix_socket::{Access, SocketError};
+use libc::iovec;
+use nix::errno::Errno;
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use crate::outlet::{OpenError, Outlet, ReaderId};
 use crate::window::Size;
@@ -22,6 +29,8 @@ pub(super) struct Socket {
     clients: VecDeque<Client>,
     /// How many have come.
     count: ReaderId,
+    /// Unknown, which is zero, until somebody says it.
+    window: Size,
     _file: OwnName,
 }
 
@@ -39,7 +48,13 @@ impl Socket {
         let (listener, file) = bind(path, Access::Umask)?;
         let failed = |source| SocketError::Bind { path: path.into(), source };
         listener.set_nonblocking(true).map_err(failed)?;
-        Ok(Self { listener, clients: VecDeque::new(), count: 0, _file: file })
+        Ok(Self {
+            listener,
+            clients: VecDeque::new(),
+            count: 0,
+            window: Size::default(),
+            _file: file,
+        })
     }
 
     /// Closes the connections of clients that are done with them.
@@ -56,6 +71,22 @@ impl Outlet for Socket {
 
     fn input(&self) -> Option<BorrowedFd<'_>> {
         self.clients.iter().find(|client| client.sending).map(|client| client.stream.as_fd())
+    }
+
+    fn read(&mut self, keys: &mut [u8]) -> nix::Result<Option<usize>> {
+        let Some(client) = self.clients.iter().find(|client| client.sending) else {
+            return Ok(None);
+        };
+        // Who sends many descriptors at once is not understood, and has said all.
+        let (count, terminals) = receive(&client.stream, keys)?;
+        let Some(terminal) = terminals.first() else {
+            return Ok(Some(count).filter(|&count| count > 0));
+        };
+        if let Some(size) = Size::of(terminal.as_fd()) {
+            self.window = size;
+        }
+        // The kernel lets no byte follow the one that came with it.
+        Ok(Some(count.saturating_sub(1)))
     }
 
     fn events(&self) -> Option<BorrowedFd<'_>> {
@@ -95,6 +126,20 @@ impl Outlet for Socket {
     }
 
     fn window(&self) -> Option<Size> {
-        None
+        Some(self.window)
     }
+}
+
+/// Reads bytes, and the descriptors with the last of them.
+fn receive(from: &UnixStream, bytes: &mut [u8]) -> nix::Result<(usize, Vec<OwnedFd>)> {
+    let mut bytes = [iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() }];
+    // Room for one has room for two by its alignment, of which vmm-sys-util would not know when the
+    // kernel has three for us: then it closes as many as there is room for.
+    let mut descriptors: [RawFd; 2] = [-1; 2];
+    // SAFETY: the only vector is the whole of `bytes`, borrowed mutably for as long.
+    let received = unsafe { from.recv_with_fds(&mut bytes, &mut descriptors) };
+    let (count, received) = received.map_err(|error| Errno::from_raw(error.errno()))?;
+    let received = descriptors.into_iter().take(received);
+    // SAFETY: the kernel has just made each of them for us, and nobody else knows of it.
+    Ok((count, received.map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }).collect()))
 }

@@ -1,58 +1,49 @@
 //! Standard input and output: a terminal, or whatever a shell connects them to.
 
-use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use atoll_terminal::{Escape, HINT, RawTerminal, opened_anew};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::read;
 
 use crate::outlet::{OpenError, Outlet, ReaderId};
-use crate::terminal::RawTerminal;
-use crate::window::Size;
+use crate::window::{Size, size_of};
+
+/// How many keys of a terminal are taken at once.
+const TYPED: usize = 1024;
 
 /// This process's standard input and output.
 pub(super) struct Stdio {
     input: Option<OwnedFd>,
     output: Option<OwnedFd>,
-    /// Told when the terminal's window changes its size; only for a terminal.
-    resized: Option<SignalFd>,
-    _raw: Option<RawTerminal>,
+    terminal: Option<Terminal>,
+}
+
+/// What there is only with a terminal: other input is the guest's as it is.
+struct Terminal {
+    /// Told when the window changes its size.
+    resized: SignalFd,
+    escape: Escape,
+    _raw: RawTerminal,
 }
 
 impl Stdio {
     pub(super) fn open() -> Result<Self, OpenError> {
-        let input = unblocking(io::stdin().as_fd(), true)?;
-        let output = unblocking(io::stdout().as_fd(), false)?;
-        let raw = RawTerminal::enter();
-        let resized = if Size::of(io::stdin().as_fd()).is_some() { Some(resizes()?) } else { None };
-        Ok(Self { input: Some(input), output: Some(output), resized, _raw: raw })
+        let failed = |source| OpenError::System { doing: "use standard input and output", source };
+        let input = opened_anew(io::stdin().as_fd(), true).map_err(failed)?;
+        let output = opened_anew(io::stdout().as_fd(), false).map_err(failed)?;
+        let terminal = match RawTerminal::enter() {
+            Some(raw) => {
+                // Not a log line: there is no other way to know. The terminal needs both.
+                eprint!("atoll-console: {HINT}\r\n");
+                Some(Terminal { resized: resizes()?, escape: Escape::default(), _raw: raw })
+            }
+            None => None,
+        };
+        Ok(Self { input: Some(input), output: Some(output), terminal })
     }
-}
-
-/// The same file, opened anew where that is possible: not to block is a property of what others
-/// share with us, such as the shell that started us.
-fn unblocking(fd: BorrowedFd<'_>, input: bool) -> Result<OwnedFd, OpenError> {
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
-    let anew = OpenOptions::new().read(input).write(!input).custom_flags(flags).open(path);
-    if let Ok(file) = anew
-        && !is_seekable(&file)
-    {
-        return Ok(file.into());
-    }
-    let failed = |source| OpenError::System { doing: "use standard input and output", source };
-    let shared = fd.try_clone_to_owned().map_err(|_none_left| failed(nix::errno::Errno::EMFILE))?;
-    let flags = OFlag::from_bits_retain(fcntl(&shared, FcntlArg::F_GETFL).map_err(failed)?);
-    fcntl(&shared, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map_err(failed)?;
-    Ok(shared)
-}
-
-/// Whether the file has a position, which a new opening would start at zero.
-fn is_seekable(file: &std::fs::File) -> bool {
-    file.metadata().is_ok_and(|metadata| metadata.is_file())
 }
 
 fn resizes() -> Result<SignalFd, OpenError> {
@@ -72,13 +63,34 @@ impl Outlet for Stdio {
         self.input.as_ref().map(AsFd::as_fd)
     }
 
+    fn read(&mut self, keys: &mut [u8]) -> nix::Result<Option<usize>> {
+        let Some(input) = &self.input else { return Ok(None) };
+        let Some(terminal) = &mut self.terminal else {
+            return Ok(Some(read(input, keys)?).filter(|&count| count > 0));
+        };
+        let mut typed = [0; TYPED];
+        // One place is for the prefix, which may have been typed before.
+        let most = keys.len().saturating_sub(1).min(TYPED);
+        let count = read(input, typed.get_mut(..most).unwrap_or_default())?;
+        if count == 0 {
+            return Ok(None);
+        }
+        let mut ours = Vec::with_capacity(TYPED.saturating_add(1));
+        if terminal.escape.take(typed.get(..count).unwrap_or_default(), &mut ours) {
+            crate::leave::leave();
+        }
+        let room = keys.get_mut(..ours.len()).unwrap_or_default();
+        room.copy_from_slice(ours.get(..room.len()).unwrap_or_default());
+        Ok(Some(room.len()))
+    }
+
     fn events(&self) -> Option<BorrowedFd<'_>> {
-        self.resized.as_ref().map(AsFd::as_fd)
+        self.terminal.as_ref().map(|terminal| terminal.resized.as_fd())
     }
 
     fn check(&mut self) {
-        if let Some(resized) = &self.resized {
-            while let Ok(Some(_signal)) = resized.read_signal() {}
+        if let Some(terminal) = &self.terminal {
+            while let Ok(Some(_signal)) = terminal.resized.read_signal() {}
         }
     }
 
@@ -92,6 +104,6 @@ impl Outlet for Stdio {
     }
 
     fn window(&self) -> Option<Size> {
-        Size::of(io::stdin().as_fd())
+        size_of(io::stdin().as_fd())
     }
 }

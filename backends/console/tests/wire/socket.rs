@@ -1,13 +1,19 @@
 //! `--unix`: clients that come, read, type and go.
 
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use crate::rig::{MOMENT, Rig, connect, eventually, pattern, reader};
+use atoll_driver::TIMEOUT;
+use nix::pty::{OpenptyResult, Winsize, openpty};
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
+
+use crate::rig::{F_SIZE, MOMENT, Rig, connect, eventually, pattern, reader};
 
 const MIB: usize = 1 << 20;
 
@@ -294,4 +300,99 @@ fn a_hundred_polite_clients_during_output_lose_and_double_nothing() {
         printed += piece.len();
     }
     reading.join().unwrap();
+}
+
+#[test]
+fn sixty_four_mebibytes_pass_each_way_at_the_same_time() {
+    const ALL: usize = 64 * MIB;
+    let mut rig = start();
+    let client = client(&rig);
+    let (bytes, mut typing) = (Arc::new(pattern(ALL)), client.try_clone().unwrap());
+    let expected = Arc::clone(&bytes);
+    let reading = thread::spawn(move || {
+        let (mut client, mut piece, mut at) = (client, vec![0; MIB], 0);
+        while at < ALL {
+            let count = client.read(&mut piece).unwrap();
+            assert!(count > 0 && expected[at..].starts_with(&piece[..count]), "it differs at {at}");
+            at += count;
+        }
+    });
+    let keys = Arc::clone(&bytes);
+    let writing = thread::spawn(move || typing.write_all(&keys).unwrap());
+    let (mut typed, mut printed) = (0, 0);
+    for piece in bytes.chunks(64 << 10) {
+        rig.guest.print(piece);
+        printed += piece.len();
+        // It may be a little more than asked for.
+        while typed < printed {
+            let more = rig.guest.read(printed - typed);
+            assert!(bytes[typed..].starts_with(&more), "the input differs behind {typed}");
+            typed += more.len();
+        }
+    }
+    assert_eq!(typed, ALL);
+    reading.join().unwrap();
+    writing.join().unwrap();
+    rig.terminate();
+}
+
+/// A terminal with a window of this size: its two ends.
+fn terminal(columns: u16, rows: u16) -> OpenptyResult {
+    openpty(Some(&Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }), None)
+        .unwrap()
+}
+
+#[test]
+fn a_clients_terminal_tells_the_window_and_its_byte_is_no_key() {
+    let mut rig = start();
+    assert_eq!(rig.guest.device.features() & F_SIZE, F_SIZE);
+    assert_eq!(rig.guest.size(), (0, 0), "it is not known");
+    let mut client = attached(&mut rig);
+    for round in 0..5 {
+        let size = (132 + round, 43 + round);
+        client.write_all(b"before").unwrap();
+        let terminal = terminal(size.0, size.1);
+        client.send_with_fd(&b"x"[..], terminal.slave.as_raw_fd()).unwrap();
+        client.write_all(b"after").unwrap();
+        while rig.guest.size() != size {
+            rig.guest.device.wait_config_change(TIMEOUT).unwrap();
+        }
+        assert_eq!(rig.guest.read(11), b"beforeafter");
+    }
+    // One who is not the first has no say, until it is.
+    let (mut second, small) = (self::client(&rig), terminal(20, 10));
+    second.send_with_fd(&b"x"[..], small.slave.as_raw_fd()).unwrap();
+    thread::sleep(MOMENT);
+    assert_eq!(rig.guest.size(), (136, 47));
+    drop(client);
+    second.write_all(b"mine").unwrap();
+    assert_eq!(rig.guest.read(4), b"mine");
+    assert_eq!(rig.guest.size(), (20, 10));
+}
+
+#[test]
+fn descriptors_of_any_kind_and_number_leave_nothing_behind() {
+    let mut rig = start();
+    drop(attached(&mut rig));
+    thread::sleep(MOMENT);
+    let files = rig.process.open_files().unwrap();
+    let (null, pipe) = (File::open("/dev/null").unwrap(), std::io::pipe().unwrap());
+    let folder = File::open(rig.dir.path()).unwrap();
+    let kinds = [null.as_raw_fd(), pipe.0.as_raw_fd(), folder.as_raw_fd()];
+    for _ in 0..50 {
+        let mut client = client(&rig);
+        for fd in kinds {
+            client.send_with_fd(&b"x"[..], fd).unwrap();
+        }
+        client.write_all(b"key").unwrap();
+        assert_eq!(rig.guest.read(3), b"key");
+        // It has said all with this, and reads on.
+        client.send_with_fds(&[&b"x"[..]], &kinds).unwrap();
+        rig.guest.print(b"!");
+        client.read_exact(&mut [0]).unwrap();
+    }
+    eventually("all descriptors closed", || {
+        (rig.process.open_files().unwrap() == files).then_some(())
+    });
+    assert_eq!(rig.guest.size(), (0, 0));
 }

@@ -183,3 +183,30 @@ fn pipes_do_as_well_and_the_end_of_input_is_not_the_end() {
     assert!(spent < 5_000_000, "{spent} ns of work though there is nothing to do");
     rig.terminate();
 }
+
+#[test]
+fn the_escape_ends_it_with_a_code_of_its_own() {
+    let terminal = Terminal::new();
+    let before = terminal.settings();
+    let mut rig = start(&terminal);
+    eventually("raw mode", || terminal.is_raw().then_some(()));
+    let mut person = terminal.person.try_clone().unwrap();
+    person.write_all(b"key\x1d\x1d\x1dbq").unwrap();
+    assert_eq!(rig.guest.read(6), b"key\x1d\x0fq", "all but the escape is the guest's");
+    person.write_all(b"\x1dq").unwrap();
+    let (status, stderr) = rig.process.wait().unwrap();
+    assert_eq!(status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("Ctrl-] q leaves"), "{stderr}");
+    assert_eq!(terminal.settings(), before);
+}
+
+#[test]
+fn what_is_no_terminal_has_no_escape() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = command(dir.path(), ["--stdio"]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut rig = Rig::run(dir, &mut command);
+    rig.process.child().stdin.as_mut().unwrap().write_all(b"\x1dq\x1d\x1d").unwrap();
+    assert_eq!(rig.guest.read(4), b"\x1dq\x1d\x1d");
+    rig.terminate();
+}

@@ -13,11 +13,11 @@ static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
 
 /// Standard input in raw mode, so that every key is the guest's. Restored when dropped, when any
 /// thread panics, and when the process exits without dropping anything.
-pub(crate) struct RawTerminal(());
+pub struct RawTerminal(());
 
 impl RawTerminal {
     /// Makes standard input raw; `None` when it is no terminal, such as a pipe or a file.
-    pub(crate) fn enter() -> Option<Self> {
+    pub fn enter() -> Option<Self> {
         let before = tcgetattr(io::stdin().as_fd()).ok()?;
         let mut raw = before.clone();
         cfmakeraw(&mut raw);
