@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures by which Atoll is compared with others, taken in one boot of the
 //! place where guests run, and figures of its own, taken on this machine without a kernel to boot.
 
+pub(crate) mod blk;
 pub(crate) mod boot;
 pub(crate) mod recovery;
 pub(crate) mod stall;
@@ -20,6 +21,8 @@ use crate::{command, guest, kvm, packages};
 /// What to measure.
 #[derive(Clone, Copy, Subcommand)]
 pub(crate) enum Measure {
+    /// Requests to a disk: how many, how long, at what cost, beside qemu-storage-daemon and fio
+    Blk,
     /// Time, exits and memory from a VMM's start to its guest's user space, beside QEMU's
     Boot,
     /// Time from a device process's end to the next one's work, the cost of being ready for it,
@@ -32,6 +35,10 @@ pub(crate) enum Measure {
 /// The task.
 pub(crate) fn main(measure: Measure) -> Result<ExitCode> {
     match measure {
+        Measure::Blk => {
+            packages::ensure()?;
+            alone(Act::Blk)
+        }
         Measure::Boot => with_guests(Act::Boot),
         Measure::Recovery => alone(Act::Recovery),
         Measure::Stall => with_guests(Act::Stall),

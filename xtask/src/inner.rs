@@ -20,6 +20,8 @@ pub(crate) enum Act {
     Shell,
     /// Boot the demo's guest and show it
     Tour,
+    /// Time a disk's requests
+    Blk,
     /// Time boots
     Boot,
     /// Time recoveries
@@ -33,6 +35,7 @@ impl Act {
         match self {
             Self::Shell => "shell",
             Self::Tour => "tour",
+            Self::Blk => "blk",
             Self::Boot => "boot",
             Self::Recovery => "recovery",
             Self::Stall => "stall",
@@ -45,6 +48,7 @@ pub(crate) fn main(act: Act) -> Result<ExitCode> {
     match act {
         Act::Shell => demo::shell(),
         Act::Tour => demo::tour::play(),
+        Act::Blk => bench::blk::measure(),
         Act::Boot => bench::boot::measure(),
         Act::Recovery => bench::recovery::measure(),
         Act::Stall => bench::stall::measure(),

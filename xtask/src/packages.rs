@@ -13,6 +13,7 @@ const PACKAGES: &[&str] = &[
     "busybox-static",     // the initramfs' programs
     "cpio",               // initramfs archives
     "e2fsprogs",          // mke2fs: images made without a mount
+    "fio",                // the limit in bench blk
     "g++",                // fuzzing, whose engine is C++
     "iperf3",             // network tests
     "iproute2",           // TAP devices
