@@ -27,6 +27,13 @@ pub fn blk(data: &[u8]) {
             serial: Some("FUZZ".into()),
             num_queues: 1,
             limits: Default::default(),
+            cache: Default::default(),
+            logical_block_size: None,
+            physical_block_size: None,
+            min_io_size: None,
+            opt_io_size: None,
+            aio: Default::default(),
+            poll_us: 0,
             backend: Default::default(),
         };
         Block::open(&options, ConfigChange::default()).expect("a disk")

@@ -3,20 +3,26 @@
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use atoll_backend::{
-    ConfigChange, ConfigRefused, Device, DeviceError, Identity, Limited, Limiter, Panel, Resize,
-    Sysno, SystemCall, Worker,
+    ConfigChange, ConfigRefused, Device, DeviceError, FileRing, Identity, Limited, Limiter, Panel,
+    Resize, Sysno, SystemCall, Worker,
 };
 use nix::sys::signal::{SigSet, Signal};
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_FLUSH;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
-use crate::complaints::Complaints;
-use crate::image::{Claim, Image, ImageError, Opening, ResizeError};
-use crate::options::Options;
+use crate::cache::Caching;
+use crate::disk::{Disk, ID_LEN};
+use crate::engine::{Engine, Kept, Ring, Threads};
+use crate::image::{Claim, Image, ImageError, ResizeError};
+use crate::options::{Aio, Options};
 use crate::space;
-use crate::worker::{BlockQueue, ID_LEN};
+use crate::worker::BlockQueue;
+
+/// The most threads of a queue whose requests run by threads.
+const THREADS: usize = 16;
 
 /// Of the thread that looks at sizes: a log line is the most it makes.
 const STACK: usize = 128 * 1024;
@@ -33,6 +39,10 @@ pub struct Block {
     queues: u16,
     config_change: ConfigChange,
     limiter: Arc<Limiter>,
+    caching: Arc<Caching>,
+    /// An io_uring for each queue, where they are used.
+    rings: Vec<Kept>,
+    polling: Duration,
 }
 
 impl Block {
@@ -42,19 +52,17 @@ impl Block {
     /// [`ImageError`] when it can't serve as one.
     pub fn open(options: &Options, config_change: ConfigChange) -> Result<Self, ImageError> {
         let path = options.blk_file.as_deref().unwrap_or("".as_ref());
-        let opening = Opening {
-            read_only: options.read_only,
-            format: options.format,
-            snapshot: options.snapshot,
-            backing_dirs: &options.backing_dir,
-        };
-        let image = Arc::new(Image::open(path, &opening)?);
+        let image = Arc::new(Image::open(path, options)?);
         let claim = if options.takeover { None } else { Some(image.claim()?) };
         let mut id = [0; ID_LEN];
         // The option's length is checked; a shorter serial number ends with a zero.
         let serial = options.serial.iter().flat_map(|serial| serial.bytes());
         id.iter_mut().zip(serial).for_each(|(byte, given)| *byte = given);
+        let rings = rings(&image, options)?;
         Ok(Self {
+            rings,
+            caching: Arc::new(Caching::new(options.cache)),
+            polling: Duration::from_micros(options.poll_us.into()),
             image,
             idle_claim: Mutex::new(claim),
             id,
@@ -109,6 +117,34 @@ impl Resize for Block {
     }
 }
 
+impl Block {
+    fn engine(&self, index: u16, disk: Arc<Disk>) -> io::Result<Box<dyn Engine>> {
+        let kept = self.rings.get(usize::from(index)).zip(self.image.storage().raw());
+        if let Some((kept, raw)) = kept
+            && let Some(ring) = Ring::new(Arc::clone(&disk), raw.clone(), kept)?
+        {
+            return Ok(Box::new(ring));
+        }
+        Ok(Box::new(Threads::new(disk, THREADS)?))
+    }
+}
+
+/// An io_uring for each queue, made while this process is not confined; none where threads do it.
+fn rings(image: &Image, options: &Options) -> Result<Vec<Kept>, ImageError> {
+    let Some(raw) = image.storage().raw().filter(|_| options.aio != Aio::Threads) else {
+        return Ok(Vec::new());
+    };
+    let make = |_| FileRing::open(raw.file()).map(|ring| Arc::new(Mutex::new(Some(ring))));
+    let rings: io::Result<Vec<Kept>> = (0..options.num_queues).map(make).collect();
+    rings.or_else(|source| match options.aio {
+        Aio::IoUring => Err(ImageError::NoUring { source }),
+        _ => {
+            tracing::warn!("no io_uring, so that threads serve the disk: {source}");
+            Ok(Vec::new())
+        }
+    })
+}
+
 impl Device for Block {
     fn identity(&self) -> Identity {
         Identity {
@@ -121,26 +157,38 @@ impl Device for Block {
     }
 
     fn config(&self) -> Vec<u8> {
-        space::space(&self.image, self.queues)
+        space::space(&self.image, self.queues, self.caching.is_writeback())
     }
 
-    fn write_config(&self, _offset: usize, _data: &[u8]) -> Result<(), ConfigRefused> {
-        // virtio 1.3 §5.2.5: only `writeback` may be written, and VIRTIO_BLK_F_CONFIG_WCE is not
-        // offered.
-        Err(ConfigRefused { field: "the configuration space" })
+    fn write_config(&self, offset: usize, data: &[u8]) -> Result<(), ConfigRefused> {
+        // virtio 1.3 §5.2.5: `writeback` is all that may be written.
+        match (offset, data) {
+            (space::WRITEBACK, &[writeback]) if !self.image.is_read_only() => {
+                self.caching.set_writeback(writeback != 0);
+                Ok(())
+            }
+            _ => Err(ConfigRefused { field: "the configuration space, but for `writeback`," }),
+        }
     }
 
-    fn open_queue(&self, _index: u16, features: u64) -> Result<Box<dyn Worker>, DeviceError> {
+    fn open_queue(&self, index: u16, features: u64) -> Result<Box<dyn Worker>, DeviceError> {
         let claim = self.image.claim()?;
         // From here on the queues' own claims count.
         self.idle_claim.lock().unwrap_or_else(PoisonError::into_inner).take();
-        Ok(Box::new(BlockQueue {
+        let disk = Arc::new(Disk {
             image: Arc::clone(&self.image),
             _claim: claim,
             id: self.id,
-            complaints: Complaints::default(),
+            complaints: Mutex::default(),
+            caching: Arc::clone(&self.caching),
+            driver_flushes: features & 1 << VIRTIO_BLK_F_FLUSH != 0,
+        });
+        let engine = self.engine(index, disk)?;
+        Ok(Box::new(BlockQueue {
+            engine,
             limiter: Arc::clone(&self.limiter),
-            flush_writes: features & 1 << VIRTIO_BLK_F_FLUSH == 0,
+            polling: self.polling,
+            done: Vec::new(),
         }))
     }
 
@@ -151,6 +199,8 @@ impl Device for Block {
 
     fn system_calls(&self) -> Vec<SystemCall> {
         vec![
+            // The rings that there are.
+            SystemCall::any(Sysno::io_uring_enter),
             // To discard, to zero, and to make room.
             SystemCall::any(Sysno::fallocate),
         ]
@@ -161,6 +211,7 @@ impl Device for Block {
     }
 
     fn reset(&self) {
+        self.caching.reset();
         let mut idle = self.idle_claim.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.is_none() {
             match self.image.claim() {

@@ -7,17 +7,25 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
+use atoll_backend::make_direct;
+
+use crate::cache::Cache;
 use crate::format::chain::{self, ChainError, Layer};
 use crate::format::header::Defect;
 use crate::format::qcow2::{Overlay, Qcow2};
 use crate::format::{Format, looks_like_qcow2};
+use crate::geometry::{Geometry, GeometryError, SECTOR};
 use crate::lock::{self, LockError};
+use crate::options::Options;
 use crate::raw::Raw;
 use crate::storage::Storage;
 
-/// The unit of virtio-blk, whatever the disk's own (virtio 1.3 §5.2.4).
-pub(crate) const SECTOR: u64 = 512;
+/// How long locks are waited for that no process is known to hold, and between two attempts.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// The file can't serve as a disk image.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +35,29 @@ pub enum ImageError {
     Open {
         /// Its path.
         path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Its file can't be used past the page cache.
+    #[error("--cache=none does not work with the disk image {path}; --cache=writeback does")]
+    NotDirect {
+        /// Its path.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// What is not just a file of its bytes is read and written in pieces of its own.
+    #[error("--cache=none is for raw images without --snapshot, which {path} is not")]
+    DirectFormat {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// Its sizes can't be as they were asked for.
+    #[error(transparent)]
+    Geometry(#[from] GeometryError),
+    /// It was to be served by io_uring and nothing else.
+    #[error("cannot make an io_uring; --aio=threads goes without")]
+    NoUring {
         /// Why not.
         source: io::Error,
     },
@@ -53,12 +84,14 @@ pub enum ImageError {
         path: PathBuf,
     },
     /// It ends within a sector.
-    #[error("the disk image {path} has {len} bytes, which is not a multiple of {SECTOR}")]
+    #[error("the disk image {path} has {len} bytes, which is not a multiple of {block}")]
     Misaligned {
         /// Its path.
         path: PathBuf,
         /// Its length in bytes.
         len: u64,
+        /// Its blocks' size.
+        block: u64,
     },
     /// It may be qcow2, and nobody said so.
     #[error(
@@ -108,10 +141,12 @@ pub enum ResizeError {
         len: u64,
     },
     /// A disk has whole sectors.
-    #[error("{len} bytes are not a multiple of {SECTOR}")]
+    #[error("{len} bytes are not a multiple of {block}")]
     Misaligned {
         /// What was asked for.
         len: u64,
+        /// Its blocks' size.
+        block: u32,
     },
     /// It is not to be written to.
     #[error("the disk {path} is read-only")]
@@ -129,16 +164,6 @@ pub enum ResizeError {
     },
 }
 
-/// What an image is opened as.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Opening<'a> {
-    pub(crate) read_only: bool,
-    pub(crate) format: Option<Format>,
-    pub(crate) snapshot: bool,
-    /// Where backing files may be, beside the image's own folder.
-    pub(crate) backing_dirs: &'a [PathBuf],
-}
-
 /// An open disk image, locked against other users for as long as there is a [`Claim`] on it.
 #[derive(Debug)]
 pub(crate) struct Image {
@@ -147,6 +172,7 @@ pub(crate) struct Image {
     layers: Arc<Vec<Layer>>,
     path: PathBuf,
     len: AtomicU64,
+    geometry: Geometry,
     read_only: bool,
     /// Whether none of the files is written to.
     shared: bool,
@@ -170,7 +196,7 @@ impl Drop for Claim {
 }
 
 impl Image {
-    pub(crate) fn open(path: &Path, opening: &Opening<'_>) -> Result<Self, ImageError> {
+    pub(crate) fn open(path: &Path, opening: &Options) -> Result<Self, ImageError> {
         let failed = |source| ImageError::Open { path: path.into(), source };
         let shared = opening.read_only || opening.snapshot;
         let file = open_file(path, shared)?;
@@ -184,21 +210,34 @@ impl Image {
             None => false,
         };
         let own = file.try_clone().map_err(failed)?;
+        let direct = match opening.cache {
+            Cache::None if qcow2 || opening.snapshot => {
+                return Err(ImageError::DirectFormat { path: path.into() });
+            }
+            Cache::None => Some(
+                make_direct(&own)
+                    .map_err(|source| ImageError::NotDirect { path: path.into(), source })?,
+            ),
+            _ => None,
+        };
+        let needed = direct.map_or(SECTOR as u32, |direct| direct.offset);
+        let geometry = Geometry::new(opening, needed)?;
+        let block = u64::from(geometry.logical);
         let layers = Arc::new(if qcow2 {
-            chain::open(file, path, opening.backing_dirs)?
+            chain::open(file, path, &opening.backing_dir)?
         } else {
             vec![Layer { file, path: path.into(), header: None }]
         });
         let storage: Box<dyn Storage> = match qcow2 {
             true => Box::new(Qcow2::new(Arc::clone(&layers), shared)),
-            false => Box::new(Raw(own)),
+            false => Box::new(Raw::new(own, direct)),
         };
         let len = storage.len().map_err(failed)?;
         if len == 0 {
             return Err(ImageError::Empty { path: path.into() });
         }
-        if !len.is_multiple_of(SECTOR) {
-            return Err(ImageError::Misaligned { path: path.into(), len });
+        if !len.is_multiple_of(block) {
+            return Err(ImageError::Misaligned { path: path.into(), len, block });
         }
         let storage = if opening.snapshot {
             let scratch = scratch()?;
@@ -211,6 +250,7 @@ impl Image {
             layers,
             path: path.into(),
             len: AtomicU64::new(len),
+            geometry,
             read_only: opening.read_only,
             shared,
             claims: Mutex::default(),
@@ -221,7 +261,8 @@ impl Image {
     pub(crate) fn claim(self: &Arc<Self>) -> Result<Claim, ImageError> {
         let mut claims = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
         if *claims == 0 {
-            let begun = self.lock().map_err(ImageError::from).and_then(|()| self.storage.begin());
+            let begun =
+                self.lock_patiently().map_err(ImageError::from).and_then(|()| self.storage.begin());
             if let Err(error) = begun {
                 self.unlock();
                 return Err(error);
@@ -229,6 +270,20 @@ impl Image {
         }
         *claims = claims.saturating_add(1);
         Ok(Claim(Arc::clone(self)))
+    }
+
+    /// Locks the files. What a process had in flight when it was killed keeps its locks until that
+    /// has come to an end, and may still change the image or its guest's memory until then.
+    fn lock_patiently(&self) -> Result<(), LockError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.lock() {
+                Err(LockError::InUse { holder: None, .. }) if Instant::now() < deadline => {
+                    thread::sleep(PAUSE);
+                }
+                locked => return locked,
+            }
+        }
     }
 
     fn lock(&self) -> Result<(), LockError> {
@@ -245,9 +300,13 @@ impl Image {
         &self.path
     }
 
-    /// Its length in bytes, a multiple of [`SECTOR`].
+    /// Its length in bytes, a multiple of its blocks'.
     pub(crate) fn len(&self) -> u64 {
         self.len.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn geometry(&self) -> Geometry {
+        self.geometry
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
@@ -261,7 +320,8 @@ impl Image {
     /// Looks at its length again, which somebody may have changed. Returns whether it is longer.
     /// What is shorter stays as it was for the guest, which can't do without what it knows of.
     pub(crate) fn look_again(&self) -> io::Result<bool> {
-        let (before, now) = (self.len(), self.storage.len()? / SECTOR * SECTOR);
+        let block = u64::from(self.geometry.logical);
+        let (before, now) = (self.len(), self.storage.len()? / block * block);
         if now < before {
             tracing::warn!(
                 "{} has shrunk to {now} bytes; the guest goes on with {before}, and what is \
@@ -278,8 +338,9 @@ impl Image {
         if self.read_only {
             return Err(ResizeError::ReadOnly { path: path() });
         }
-        if !len.is_multiple_of(SECTOR) {
-            return Err(ResizeError::Misaligned { len });
+        let block = self.geometry.logical;
+        if !len.is_multiple_of(block.into()) {
+            return Err(ResizeError::Misaligned { len, block });
         }
         if len < self.len() {
             return Err(ResizeError::Shorter { path: path(), len: self.len() });

@@ -2,8 +2,10 @@ use std::os::unix::fs::symlink;
 
 use super::*;
 
-const READ_ONLY: Opening<'_> =
-    Opening { read_only: true, format: None, snapshot: false, backing_dirs: &[] };
+fn options(more: &[&str]) -> Options {
+    let arguments = ["atoll-blk", "--socket-path=s", "--blk-file=f"].iter().chain(more);
+    <Options as clap::Parser>::parse_from(arguments)
+}
 
 fn image_of(bytes: &[u8]) -> tempfile::NamedTempFile {
     let file = tempfile::NamedTempFile::new().unwrap();
@@ -14,7 +16,7 @@ fn image_of(bytes: &[u8]) -> tempfile::NamedTempFile {
 #[test]
 fn an_image_has_the_length_of_its_file() {
     let file = image_of(&[0; 1536]);
-    let image = Image::open(file.path(), &Opening::default()).unwrap();
+    let image = Image::open(file.path(), &options(&[])).unwrap();
     assert_eq!((image.len(), image.is_read_only()), (1536, false));
     image.storage().flush().unwrap();
 }
@@ -25,12 +27,13 @@ fn a_link_to_an_image_is_one() {
     let dir = tempfile::tempdir().unwrap();
     let link = dir.path().join("link");
     symlink(file.path(), &link).unwrap();
-    assert_eq!(Image::open(&link, &READ_ONLY).unwrap().len(), 512);
+    assert_eq!(Image::open(&link, &options(&["--read-only"])).unwrap().len(), 512);
 }
 
 #[test]
 fn what_is_no_image_is_refused_by_name() {
-    let refused = |path: &Path| Image::open(path, &READ_ONLY).unwrap_err().to_string();
+    let refused =
+        |path: &Path| Image::open(path, &options(&["--read-only"])).unwrap_err().to_string();
     assert!(refused("/nonexistent".as_ref()).contains("cannot open the disk image /nonexistent"));
     assert_eq!(refused("/tmp".as_ref()), "/tmp is a directory, not a disk image");
     assert_eq!(refused("/dev/null".as_ref()), "/dev/null is a character device, not a disk image");

@@ -2,9 +2,13 @@
 //! and signals are the shared crate's.
 #![deny(unsafe_code)]
 
+mod cache;
 mod complaints;
 mod device;
+mod disk;
+mod engine;
 mod format;
+mod geometry;
 mod image;
 mod lock;
 mod options;
@@ -15,10 +19,12 @@ mod space;
 mod storage;
 mod worker;
 
+pub use cache::Cache;
 pub use device::Block;
 pub use format::Format;
 pub use format::chain::ChainError;
 pub use format::header::Defect;
+pub use geometry::GeometryError;
 pub use image::{ImageError, ResizeError};
 pub use lock::LockError;
-pub use options::{CAPABILITIES, Options};
+pub use options::{Aio, CAPABILITIES, Options};

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use atoll_backend::{Args, Capabilities, LimitArgs};
 
+use crate::cache::Cache;
 use crate::format::Format;
 
 /// What `--print-capabilities` says.
@@ -23,6 +24,10 @@ Examples:
 
   A qcow2 image whose backing file is elsewhere:
       atoll-blk --socket-path=blk.sock --blk-file=vm.qcow2 --format=qcow2 --backing-dir=/srv/base
+
+  A disk past the host's page cache, whose blocks have 4096 bytes:
+      atoll-blk --socket-path=blk.sock --blk-file=/dev/vg0/guest --cache=none \\
+                --logical-block-size=4096
 
   One of several guests that start from the same image and keep nothing:
       atoll-blk --socket-path=blk.sock --blk-file=base.qcow2 --format=qcow2 --snapshot
@@ -83,10 +88,62 @@ pub struct Options {
     /// How fast it may work.
     #[command(flatten)]
     pub limits: LimitArgs,
+    /// What may keep what the guest wrote before it is on stable storage. `none`: the disk's own
+    /// cache, requests go past the host's page cache; `writeback`: the page cache, until the guest
+    /// flushes; `writethrough`: nothing, a write that is done is stable; `unsafe`: the page cache,
+    /// and flushes are ignored. The guest may switch between the second and the third
+    #[arg(long, value_name = "MODE", value_enum, default_value = "writeback")]
+    pub cache: Cache,
+
+    /// Size of the blocks that the guest's requests are multiples of [default: 512, or what
+    /// --cache=none needs]
+    #[arg(long, value_name = "BYTES", value_parser = block_size)]
+    pub logical_block_size: Option<u32>,
+
+    /// Size of the blocks that the disk is best at [default: the logical blocks']
+    #[arg(long, value_name = "BYTES", value_parser = block_size)]
+    pub physical_block_size: Option<u32>,
+
+    /// The smallest request that the disk does well
+    #[arg(long, value_name = "BYTES")]
+    pub min_io_size: Option<u32>,
+
+    /// The size of requests that the disk does best
+    #[arg(long, value_name = "BYTES")]
+    pub opt_io_size: Option<u32>,
+
+    /// How requests run at once: by io_uring, or by threads; `auto` takes io_uring where the kernel
+    /// permits it. Images other than raw ones are always served by threads
+    #[arg(long, value_name = "ENGINE", value_enum, default_value = "auto")]
+    pub aio: Aio,
+
+    /// How long a queue that has been busy is looked at before its thread goes to sleep, in
+    /// microseconds; 0 never looks
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 40, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub poll_us: u32,
 
     /// What every device process takes.
     #[command(flatten)]
     pub backend: Args,
+}
+
+/// What runs requests at once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Aio {
+    /// io_uring where the kernel permits it, threads elsewhere.
+    #[default]
+    Auto,
+    /// io_uring, or nothing.
+    IoUring,
+    /// Threads.
+    Threads,
+}
+
+/// No driver takes larger ones everywhere.
+fn block_size(text: &str) -> Result<u32, String> {
+    let size = text.parse().ok().filter(|size: &u32| size.is_power_of_two());
+    size.filter(|size| (512..=4096).contains(size))
+        .ok_or_else(|| "blocks have 512, 1024, 2048 or 4096 bytes".into())
 }
 
 /// virtio 1.3 §5.2.6: the string is at most 20 bytes long.

@@ -7,7 +7,7 @@
 use atoll_backend::Reader;
 use virtio_bindings::virtio_blk::VIRTIO_BLK_WRITE_ZEROES_FLAG_UNMAP;
 
-use crate::image::SECTOR;
+use crate::geometry::SECTOR;
 use crate::request::{BadRequest, Limits};
 
 /// `struct virtio_blk_discard_write_zeroes`.

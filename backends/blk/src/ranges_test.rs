@@ -1,6 +1,6 @@
 use super::*;
 
-const DISK: Limits = Limits { len: 100 * SECTOR, read_only: false };
+const DISK: Limits = Limits { len: 100 * SECTOR, read_only: false, block: 512 };
 
 #[test]
 fn a_range_is_within_the_disk_and_the_limit() {
@@ -11,7 +11,7 @@ fn a_range_is_within_the_disk_and_the_limit() {
     assert!(matches!(range([10, 0, 91, 0], DISK, DISCARD), Err(BadRequest::BeyondEnd { .. })));
     assert!(matches!(range([0, 1, 1, 0], DISK, DISCARD), Err(BadRequest::BeyondEnd { .. })));
     let (sectors, max) = (WRITE_ZEROES.sectors + 1, WRITE_ZEROES.sectors);
-    let large = Limits { len: u64::MAX, read_only: false };
+    let large = Limits { len: u64::MAX, read_only: false, block: 512 };
     assert_eq!(
         range([0, 0, sectors, 0], large, WRITE_ZEROES),
         Err(BadRequest::LongRange { sectors, max })

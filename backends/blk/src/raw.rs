@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
-use atoll_backend::{Reader, Writer};
+use atoll_backend::{DirectAlignment, Reader, Writer};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
@@ -13,8 +14,16 @@ use crate::image::ImageError;
 use crate::ranges::Range;
 use crate::storage::Storage;
 
-#[derive(Debug)]
-pub(crate) struct Raw(pub(crate) File);
+/// How much is copied at once where the kernel does not take the guest's own memory.
+const CHUNK: usize = 64 << 10;
+
+/// A file of a disk's bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct Raw {
+    file: Arc<File>,
+    /// What the kernel wants of requests past the page cache, where they go there.
+    direct: Option<DirectAlignment>,
+}
 
 impl Storage for Raw {
     fn begin(&self) -> Result<(), ImageError> {
@@ -25,15 +34,21 @@ impl Storage for Raw {
 
     fn len(&self) -> io::Result<u64> {
         // The metadata of a block device know nothing of its size; nothing else uses the position.
-        (&self.0).seek(SeekFrom::End(0))
+        self.file().seek(SeekFrom::End(0))
     }
 
     fn read_at(&self, offset: u64, data: &mut Writer<'_>) -> io::Result<()> {
-        data.read_exact_at(self.0.as_fd(), offset)
+        match self.copies(data.is_aligned(self.memory_alignment())) {
+            false => data.read_exact_at(self.file.as_fd(), offset),
+            true => self.read_copied(offset, data),
+        }
     }
 
     fn write_at(&self, offset: u64, data: &mut Reader<'_>) -> io::Result<()> {
-        data.write_all_at(self.0.as_fd(), offset)
+        match self.copies(data.is_aligned(self.memory_alignment())) {
+            false => data.write_all_at(self.file.as_fd(), offset),
+            true => self.write_copied(offset, data),
+        }
     }
 
     fn discard(&self, range: Range) -> io::Result<()> {
@@ -57,15 +72,63 @@ impl Storage for Raw {
     }
 
     fn flush(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
+    }
+
+    fn raw(&self) -> Option<&Raw> {
+        Some(self)
     }
 
     fn grow(&self, len: u64) -> io::Result<()> {
-        if self.len()? < len { self.0.set_len(len) } else { Ok(()) }
+        if self.len()? < len { self.file.set_len(len) } else { Ok(()) }
     }
 }
 
 impl Raw {
+    pub(crate) fn new(file: File, direct: Option<DirectAlignment>) -> Self {
+        Self { file: Arc::new(file), direct }
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Whether requests go past the page cache.
+    pub(crate) fn is_direct(&self) -> bool {
+        self.direct.is_some()
+    }
+
+    /// The multiples at which the kernel takes memory.
+    pub(crate) fn memory_alignment(&self) -> usize {
+        self.direct.map_or(1, |direct| direct.memory as usize)
+    }
+
+    /// Whether memory that is, or is not, aligned so has to be copied.
+    pub(crate) fn copies(&self, aligned: bool) -> bool {
+        self.is_direct() && !aligned
+    }
+
+    fn read_copied(&self, mut offset: u64, data: &mut Writer<'_>) -> io::Result<()> {
+        let mut chunk = Aligned::new(data.len().min(CHUNK), self.memory_alignment());
+        while !data.is_empty() {
+            let bytes = chunk.bytes(data.len());
+            self.file.read_exact_at(bytes, offset)?;
+            offset = offset.saturating_add(data.copy_from(bytes) as u64);
+        }
+        Ok(())
+    }
+
+    fn write_copied(&self, mut offset: u64, data: &mut Reader<'_>) -> io::Result<()> {
+        let mut chunk = Aligned::new(data.len().min(CHUNK), self.memory_alignment());
+        while !data.is_empty() {
+            let bytes = chunk.bytes(data.len());
+            let count = data.copy_to(bytes) as u64;
+            self.file.write_all_at(bytes, offset)?;
+            offset = offset.saturating_add(count);
+        }
+        Ok(())
+    }
+
     fn allocate(&self, mode: FallocateFlags, range: Range) -> Result<(), Errno> {
         if range.len == 0 {
             return Ok(());
@@ -74,7 +137,7 @@ impl Raw {
         // Both are within the disk, whose length is a file's.
         let (offset, len) = (range.offset as libc::off_t, range.len as libc::off_t);
         loop {
-            match fallocate(&self.0, mode, offset, len) {
+            match fallocate(self.file(), mode, offset, len) {
                 Err(Errno::EINTR) => {}
                 done => return done,
             }
@@ -82,14 +145,35 @@ impl Raw {
     }
 
     fn write_zero_bytes(&self, range: Range) -> io::Result<()> {
-        static ZEROES: [u8; 16 << 10] = [0; 16 << 10];
+        let mut zeroes = Aligned::new(16 << 10, self.memory_alignment());
         let (mut offset, mut left) = (range.offset, range.len);
         while left > 0 {
-            let here = left.min(ZEROES.len() as u64);
-            self.0.write_all_at(ZEROES.get(..here as usize).unwrap_or_default(), offset)?;
-            offset = offset.saturating_add(here);
-            left = left.saturating_sub(here);
+            let bytes = zeroes.bytes(usize::try_from(left).unwrap_or(usize::MAX));
+            self.file.write_all_at(bytes, offset)?;
+            offset = offset.saturating_add(bytes.len() as u64);
+            left = left.saturating_sub(bytes.len() as u64);
         }
         Ok(())
+    }
+}
+
+/// Zeroes that begin at a multiple of something.
+struct Aligned {
+    bytes: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Aligned {
+    fn new(len: usize, alignment: usize) -> Self {
+        let bytes = vec![0; len.saturating_add(alignment)];
+        let start = bytes.as_ptr().align_offset(alignment);
+        Self { bytes, start, len }
+    }
+
+    /// At most `count` of them.
+    fn bytes(&mut self, count: usize) -> &mut [u8] {
+        let end = self.start.saturating_add(self.len.min(count));
+        self.bytes.get_mut(self.start..end).unwrap_or_default()
     }
 }

@@ -5,14 +5,17 @@
 
 use std::fmt;
 
-use atoll_backend::{Chain, ChainFault, Reader, Writer};
+use atoll_backend::{Chain, ChainFault, Reader, Transfer, Writer};
 use virtio_bindings::virtio_blk::{
     VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_UNSUPP, VIRTIO_BLK_T_DISCARD, VIRTIO_BLK_T_FLUSH,
     VIRTIO_BLK_T_GET_ID, VIRTIO_BLK_T_IN, VIRTIO_BLK_T_OUT, VIRTIO_BLK_T_WRITE_ZEROES,
 };
 
-use crate::image::SECTOR;
+use crate::geometry::SECTOR;
 use crate::ranges::{self, Ranges};
+
+/// The length of a request's header, behind which its data are.
+pub(crate) const HEADER: usize = 16;
 
 /// What a request is checked against.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +23,8 @@ pub(crate) struct Limits {
     /// The disk's length in bytes.
     pub(crate) len: u64,
     pub(crate) read_only: bool,
+    /// What offsets and lengths are multiples of.
+    pub(crate) block: u32,
 }
 
 /// What the driver asks for.
@@ -49,12 +54,27 @@ impl fmt::Display for Subject {
     }
 }
 
+impl Subject {
+    pub(crate) fn of(transfer: Transfer) -> Self {
+        let (what, offset) = match transfer {
+            Transfer::Read { offset } => (READ, Some(offset)),
+            Transfer::Write { offset, .. } => (WRITE, Some(offset)),
+            Transfer::Sync => (FLUSH, None),
+        };
+        Self { what, offset }
+    }
+}
+
+const READ: &str = "a read";
+const WRITE: &str = "a write";
+const FLUSH: &str = "a flush";
+
 impl Action<'_> {
     pub(crate) fn subject(&self) -> Subject {
         let (what, offset) = match self {
-            Self::Read { offset, .. } => ("a read", Some(*offset)),
-            Self::Write { offset, .. } => ("a write", Some(*offset)),
-            Self::Flush => ("a flush", None),
+            Self::Read { offset, .. } => (READ, Some(*offset)),
+            Self::Write { offset, .. } => (WRITE, Some(*offset)),
+            Self::Flush => (FLUSH, None),
             Self::Discard { ranges } => ("a discard", ranges.offset()),
             Self::WriteZeroes { ranges } => ("a write of zeroes", ranges.offset()),
             Self::GetId { .. } => ("a request for the serial number", None),
@@ -65,9 +85,8 @@ impl Action<'_> {
 
 /// A request that can be acted on.
 pub(crate) struct Request<'chain> {
+    /// Its status goes to the chain's last byte.
     pub(crate) action: Action<'chain>,
-    /// Room for the one byte of status.
-    pub(crate) status: Writer<'chain>,
 }
 
 /// What is wrong with a request.
@@ -83,6 +102,8 @@ pub(crate) enum BadRequest {
     Unknown { kind: u32 },
     #[error("{len} bytes are not whole sectors")]
     PartialSector { len: usize },
+    #[error("{len} bytes at sector {sector} are not whole blocks of {block}")]
+    PartialBlock { sector: u64, len: usize, block: u32 },
     #[error("{len} bytes at sector {sector} are beyond the end of the disk")]
     BeyondEnd { sector: u64, len: usize },
     #[error("the disk is read-only")]
@@ -113,7 +134,7 @@ impl<'chain> Request<'chain> {
     pub(crate) fn parse(chain: &'chain Chain, limits: Limits) -> Result<Self, BadRequest> {
         let (mut header, mut room) = chain.buffers().map_err(BadRequest::Chain)?;
         let before_status = room.len().checked_sub(1).ok_or(BadRequest::NoStatus)?;
-        let status = room.split_off(before_status);
+        let _status = room.split_off(before_status);
         let len = header.len();
         let [kind, _reserved, sector_low, sector_high]: [u32; 4] =
             header.read_obj::<[u32; 4]>().ok_or(BadRequest::NoHeader { len })?.map(u32::from_le);
@@ -140,7 +161,7 @@ impl<'chain> Request<'chain> {
             VIRTIO_BLK_T_GET_ID => Action::GetId { data: room },
             kind => return Err(BadRequest::Unknown { kind }),
         };
-        Ok(Self { action, status })
+        Ok(Self { action })
     }
 }
 
@@ -151,7 +172,11 @@ impl Limits {
         if !bytes.is_multiple_of(SECTOR) {
             return Err(BadRequest::PartialSector { len });
         }
+        let block = u64::from(self.block);
         let offset = sector.checked_mul(SECTOR);
+        if !bytes.is_multiple_of(block) || !offset.is_none_or(|at| at.is_multiple_of(block)) {
+            return Err(BadRequest::PartialBlock { sector, len, block: self.block });
+        }
         offset
             .filter(|offset| offset.checked_add(bytes).is_some_and(|end| end <= self.len))
             .ok_or(BadRequest::BeyondEnd { sector, len })

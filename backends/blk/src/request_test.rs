@@ -1,6 +1,6 @@
 use super::*;
 
-const LIMITS: Limits = Limits { len: 100 * SECTOR, read_only: false };
+const LIMITS: Limits = Limits { len: 100 * SECTOR, read_only: false, block: 512 };
 
 #[test]
 fn a_range_is_whole_sectors_within_the_disk() {

@@ -8,6 +8,7 @@ use atoll_backend::{Reader, Writer};
 
 use crate::image::ImageError;
 use crate::ranges::Range;
+use crate::raw::Raw;
 
 /// The bytes of a disk, whatever the format they are stored in.
 pub(crate) trait Storage: Debug + Send + Sync {
@@ -34,6 +35,11 @@ pub(crate) trait Storage: Debug + Send + Sync {
 
     /// Returns when all that was written before is on stable storage.
     fn flush(&self) -> io::Result<()>;
+
+    /// The file of the disk's bytes, where there is one.
+    fn raw(&self) -> Option<&Raw> {
+        None
+    }
 
     /// Makes the disk longer.
     fn grow(&self, len: u64) -> io::Result<()>;

@@ -70,7 +70,12 @@ impl<'chain> Pieces<'chain> {
         behind
     }
 
-    /// One vectored call over at most [`BATCH`] pieces of `all`, which advances them.
+    /// Whether each piece begins and ends at a multiple of `alignment`, a power of two.
+    fn is_aligned(&self, alignment: usize) -> bool {
+        let mask = alignment.saturating_sub(1);
+        self.iter().all(|piece| (piece.iov_base.addr() | piece.iov_len) & mask == 0)
+    }
+
     /// One vectored call over at most [`BATCH`] pieces, which advances them.
     fn transfer(&mut self, call: impl Fn(*const iovec, c_int) -> isize) -> io::Result<usize> {
         let mut batch = Batch::new();
@@ -154,6 +159,15 @@ impl<'chain> Reader<'chain> {
         self.0.advance(count);
     }
 
+    /// Whether each piece of memory begins and ends at a multiple of `alignment`, a power of two.
+    pub fn is_aligned(&self, alignment: usize) -> bool {
+        self.0.is_aligned(alignment)
+    }
+
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = iovec> + use<'chain> {
+        self.0.iter()
+    }
+
     /// Reads a value, or `None` (and consumes nothing) when fewer bytes are left than it has.
     pub fn read_obj<T: ByteValued + Default>(&mut self) -> Option<T> {
         let mut value = T::default();
@@ -194,13 +208,30 @@ impl<'chain> Reader<'chain> {
     ///
     /// # Errors
     /// That of the system; the bytes before it are consumed.
-    pub fn write_all_at(&mut self, fd: BorrowedFd<'_>, mut offset: u64) -> io::Result<()> {
+    pub fn write_all_at(&mut self, fd: BorrowedFd<'_>, offset: u64) -> io::Result<()> {
+        self.write_all_with(fd, offset, 0)
+    }
+
+    /// As [`write_all_at`](Self::write_all_at), and what was written is on stable storage then.
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn write_durably_at(&mut self, fd: BorrowedFd<'_>, offset: u64) -> io::Result<()> {
+        self.write_all_with(fd, offset, libc::RWF_DSYNC)
+    }
+
+    fn write_all_with(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        mut offset: u64,
+        flags: c_int,
+    ) -> io::Result<()> {
         while !self.is_empty() {
             let at = file_offset(offset)?;
             let moved = self.0.transfer(|pieces, count| {
                 // SAFETY: the first `count` entries at `pieces` are initialised and each is mapped
                 // guest memory (invariant of `Pieces`), which the kernel only reads.
-                unsafe { libc::pwritev(fd.as_raw_fd(), pieces, count, at) }
+                unsafe { libc::pwritev2(fd.as_raw_fd(), pieces, count, at, flags) }
             })?;
             if moved == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
@@ -293,6 +324,15 @@ impl<'chain> Writer<'chain> {
         self.0.advance(count);
     }
 
+    /// Whether each piece of memory begins and ends at a multiple of `alignment`, a power of two.
+    pub fn is_aligned(&self, alignment: usize) -> bool {
+        self.0.is_aligned(alignment)
+    }
+
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = iovec> + use<'chain> {
+        self.0.iter()
+    }
+
     /// Writes a value; `false` (and nothing is written) when there is less room than it needs.
     #[must_use]
     pub fn write_obj<T: ByteValued>(&mut self, value: &T) -> bool {
@@ -341,6 +381,28 @@ impl<'chain> Writer<'chain> {
             offset = offset.saturating_add(moved as u64);
         }
         Ok(())
+    }
+
+    /// Fills the room that is left from `fd`, from `offset` on, as far as that takes no waiting: what
+    /// is in the page cache. Whether it was filled; the room that was is consumed.
+    ///
+    /// # Errors
+    /// That of the system, or `UnexpectedEof`; `Unsupported` where the file system can't tell.
+    pub fn read_cached_at(&mut self, fd: BorrowedFd<'_>, mut offset: u64) -> io::Result<bool> {
+        while !self.is_empty() {
+            let at = file_offset(offset)?;
+            let moved = self.0.transfer(|pieces, count| {
+                // SAFETY: as in `read_exact_at`.
+                unsafe { libc::preadv2(fd.as_raw_fd(), pieces, count, at, libc::RWF_NOWAIT) }
+            });
+            match moved {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(moved) => offset = offset.saturating_add(moved as u64),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
     }
 
     /// Reads from `fd` with one call, for what has no offset: a TAP, a terminal, a socket.

@@ -111,6 +111,7 @@ pub struct Wait<'fd> {
     pub(crate) kick: bool,
     pub(crate) fds: [Option<(BorrowedFd<'fd>, PollFlags)>; 2],
     pub(crate) timeout: Option<Duration>,
+    pub(crate) polling: Duration,
 }
 
 impl<'fd> Wait<'fd> {
@@ -132,6 +133,14 @@ impl<'fd> Wait<'fd> {
         let [first, second] = &mut self.fds;
         let slot = if first.is_none() { first } else { second };
         *slot = Some((fd, events));
+        self
+    }
+
+    /// Before it goes to sleep the ring is looked at for at most `limit`, as far as that pays: as
+    /// long as chains keep coming so soon. With [`kick`](Self::kick) only.
+    #[must_use]
+    pub fn polling(mut self, limit: Duration) -> Self {
+        self.polling = limit;
         self
     }
 

@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -17,11 +17,18 @@ use tap::TapFallible;
 use crate::device::{Wait, Worker};
 use crate::error::Because;
 use crate::event;
+use crate::polling::Polling;
 use crate::vring::{Vring, VringError};
 
 /// Small, because a device process has many such threads and its memory is counted. A request's
 /// buffers are the guest's, so the loop needs little.
 const STACK: usize = 256 * 1024;
+
+/// How often a ring that is polled is looked at before others are let onto the CPU.
+const LOOKS: u32 = 32;
+
+/// Nobody was if it took less.
+const YIELDED: Duration = Duration::from_micros(4);
 
 /// Ends the loop: the flag between two rounds, the descriptor while it sleeps.
 struct Stop {
@@ -84,16 +91,23 @@ fn serve_until_stopped(
     kick: &File,
     stop: &Stop,
 ) -> Result<(), VringError> {
+    let mut polling = Polling::default();
     while !stop.asked.load(Ordering::Acquire) {
         vring.begin_round()?;
         let wait = worker.serve(vring)?;
         vring.call_if_wanted()?;
+        let idle = Idle::begin(&wait);
+        if wait.kick && poll_ring(vring, wait.polling, &mut polling, stop)? {
+            idle.end(&mut polling);
+            continue;
+        }
         let more = wait.kick && vring.want_kicks()?;
         vring.check_memory()?;
         if more {
             continue;
         }
         sleep(&wait, kick, stop)?;
+        idle.end(&mut polling);
     }
     finish_resubmitted(vring, worker)?;
     worker.drain(vring)?;
@@ -102,6 +116,54 @@ fn serve_until_stopped(
         tracing::error!("vring {} lost {} chains", vring.index(), vring.in_flight());
     }
     Ok(())
+}
+
+/// A time in which a ring that may be polled has nothing to do.
+struct Idle(Option<(Instant, Duration)>);
+
+impl Idle {
+    fn begin(wait: &Wait<'_>) -> Self {
+        Self((!wait.polling.is_zero()).then(|| (Instant::now(), wait.polling)))
+    }
+
+    fn end(self, polling: &mut Polling) {
+        if let Some((since, limit)) = self.0 {
+            polling.work_came(since.elapsed(), limit);
+        }
+    }
+}
+
+/// Looks at the ring for as long as that pays and nobody else has a use for this CPU. Whether there
+/// is something to do. The driver is not asked to kick meanwhile.
+fn poll_ring(
+    vring: &mut Vring,
+    limit: Duration,
+    polling: &mut Polling,
+    stop: &Stop,
+) -> Result<bool, VringError> {
+    let window = polling.window(limit);
+    if window.is_zero() {
+        return Ok(false);
+    }
+    let since = Instant::now();
+    loop {
+        for _ in 0..LOOKS {
+            if vring.has_next()? || stop.asked.load(Ordering::Acquire) {
+                return Ok(true);
+            }
+            std::hint::spin_loop();
+        }
+        let before = Instant::now();
+        if before.duration_since(since) >= window {
+            return Ok(false);
+        }
+        thread::yield_now();
+        if before.elapsed() > YIELDED {
+            // Somebody did, who may even be the driver.
+            polling.stop();
+            return vring.has_next();
+        }
+    }
 }
 
 /// Does what a process before this one left in flight, as far as that can be done now: a ring that

@@ -352,6 +352,14 @@ impl Vring {
         self.queue.disable_notification(memory).map_err(VringError::Access)
     }
 
+    /// Whether there is a chain for [`next`](Self::next), now or in another round.
+    ///
+    /// # Errors
+    /// As for that.
+    pub fn has_next(&mut self) -> Result<bool, VringError> {
+        Ok(!self.resubmit.is_empty() || self.available()?.is_some())
+    }
+
     /// Asks the driver to kick when it makes more available than was seen. Returns `true` when
     /// there is more already, and waiting would be wrong.
     pub(crate) fn want_kicks(&mut self) -> Result<bool, VringError> {

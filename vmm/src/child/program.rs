@@ -94,6 +94,7 @@ fn blk(disk: &DiskConfig, cpus: u8) -> Vec<OsString> {
         arguments.push("--snapshot".into());
     }
     arguments.extend(disk.format.as_ref().map(|format| option("format", format)));
+    arguments.extend(disk.cache.as_ref().map(|cache| option("cache", cache)));
     arguments.extend(disk.serial.as_ref().map(|serial| option("serial", serial)));
     arguments
 }

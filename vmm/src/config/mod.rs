@@ -192,6 +192,8 @@ pub struct DiskConfig {
     /// Whether what the guest writes is dropped at the end.
     #[serde(default, deserialize_with = "switch")]
     pub snapshot: bool,
+    /// What may keep what the guest wrote: `none`, `writeback`, `writethrough` or `unsafe`.
+    pub cache: Option<String>,
     /// What the guest reads as the disk's serial number.
     pub serial: Option<String>,
     /// Request queues; one for each vCPU unless given.
@@ -217,6 +219,7 @@ impl Section for DiskConfig {
         "readonly",
         "format",
         "snapshot",
+        "cache",
         "serial",
         "queues",
         "sandbox",

@@ -1,5 +1,5 @@
 //! The process dies at each step of a request's way (where one can only be told to in a debug
-//! build). Its successor does what was left, in order, and touches nothing that was done.
+//! build). Its successor does what was left, and touches nothing that was done.
 
 use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt;
@@ -10,13 +10,13 @@ use atoll_backend::kill_point::{Mistake, Step};
 use atoll_driver::{BlkRequest, Memory, Process, Survivor, TIMEOUT};
 use nix::sys::signal::Signal;
 
-use crate::disk::{FLUSH, Image, PROGRAM, SECTOR, USUAL};
+use crate::disk::{FLUSH, Image, PROGRAM, SECTOR, USUAL, sector_byte};
 
 /// What is put on the host over a sector of which all writes are done.
 const TAMPERED: [u8; SECTOR] = [0xee; SECTOR];
 const WRITES: u64 = 12;
 
-/// One after the other, two writes to each sector and a read of it.
+/// Writes, each to a sector of its own, for a disk does what is in flight in any order; and reads.
 struct Work {
     image: Image,
     survivor: Survivor,
@@ -25,9 +25,14 @@ struct Work {
     mistake: Option<Mistake>,
 }
 
-/// The byte of which the write at `place` is made, and the sector to which it goes.
-fn write_at(place: u64) -> ([u8; SECTOR], u64) {
-    ([0x10 + place as u8; SECTOR], place / 2)
+/// What the write at `place` is made of, which goes to the sector `place`.
+fn write_at(place: u64) -> [u8; SECTOR] {
+    [0x10 + place as u8; SECTOR]
+}
+
+/// The sector that the read at `place` reads, and nobody writes.
+fn read_at(place: u64) -> u64 {
+    100 + place
 }
 
 impl Work {
@@ -36,9 +41,8 @@ impl Work {
         let mut survivor = Survivor::new(memory.clone(), 128, USUAL | FLUSH).unwrap();
         let mut open = BTreeMap::new();
         for place in 0..WRITES {
-            let (bytes, sector) = write_at(place);
-            let write = BlkRequest::write(&memory, sector, &bytes).unwrap();
-            let read = BlkRequest::read(&memory, sector, SECTOR as u32).unwrap();
+            let write = BlkRequest::write(&memory, place, &write_at(place)).unwrap();
+            let read = BlkRequest::read(&memory, read_at(place), SECTOR as u32).unwrap();
             for request in [write, read] {
                 let head = survivor.queue.add(&request.buffers()).unwrap();
                 open.insert(head, (place, request));
@@ -76,29 +80,29 @@ impl Work {
             let (place, request) = self.open.remove(&used.head).unwrap();
             let memory = self.survivor.memory();
             assert_eq!(request.status(memory).unwrap(), BlkRequest::OK);
-            let (bytes, _) = write_at(place);
-            if request.bytes(memory).unwrap() != bytes {
-                return Err(format!("the read behind write {place} finds another"));
+            let bytes = request.bytes(memory).unwrap();
+            if bytes != write_at(place) && bytes != [sector_byte(read_at(place)); SECTOR] {
+                return Err(format!("the read at {place} finds something else"));
             }
         }
         Ok(())
     }
 
     fn is_done(&self, sector: u64) -> bool {
-        self.open.values().all(|&(place, _)| write_at(place).1 != sector)
+        self.open.values().all(|&(place, _)| place != sector)
     }
 
     /// Writes over what is done and must not be touched any more. Returns those sectors.
     fn tamper(&self) -> Vec<u64> {
-        let done: Vec<_> = (0..WRITES / 2).filter(|&sector| self.is_done(sector)).collect();
+        let done: Vec<_> = (0..WRITES).filter(|&sector| self.is_done(sector)).collect();
         done.iter().for_each(|&sector| self.image.write(sector, &TAMPERED));
         done
     }
 
     fn check(&self, tampered: &[u64]) -> Result<(), String> {
-        for sector in 0..WRITES / 2 {
-            let (last, _) = write_at(2 * sector + 1);
-            let expected = if tampered.contains(&sector) { TAMPERED } else { last };
+        for sector in 0..WRITES {
+            let written = write_at(sector);
+            let expected = if tampered.contains(&sector) { TAMPERED } else { written };
             if self.image.read(sector, SECTOR) != expected {
                 return Err(format!("sector {sector} is not as it was left"));
             }

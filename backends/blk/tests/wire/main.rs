@@ -3,11 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "tests say what they expect by panicking")]
 
 mod bad_images;
+mod cache;
 mod command_line;
 mod control;
 mod discard;
 mod disk;
+mod engines;
 mod front_ends;
+mod geometry;
 mod hostile;
 mod independent;
 #[cfg(debug_assertions)]

@@ -36,11 +36,13 @@ fn config_space_tells_capacity_segments_and_queues() {
 }
 
 #[test]
-fn config_space_cannot_be_written() {
+fn nothing_but_the_cache_mode_can_be_written_to_config_space() {
     let image = Image::new();
     let _process = image.serve(&[]);
     let mut driver = Driver::attach(&image);
-    driver.device.write_config(32, &[1]).unwrap_err();
+    driver.device.write_config(31, &[1, 1]).unwrap_err();
+    driver.device.write_config(33, &[1]).unwrap_err();
+    driver.device.write_config(0, &[1]).unwrap_err();
     driver.device.write_config(4000, &[1]).unwrap_err();
     driver.assert_serves();
 }

@@ -41,6 +41,8 @@ pub(super) struct Server {
 
 pub(super) const SERVERS: &[Server] = &[
     Server { name: "atoll-blk", kind: Kind::Ours(&[]) },
+    Server { name: "atoll-blk --poll-us=0", kind: Kind::Ours(&["--poll-us=0"]) },
+    Server { name: "atoll-blk --aio=threads", kind: Kind::Ours(&["--aio=threads"]) },
     Server { name: PEER, kind: Kind::Qemu("io_uring", None) },
     Server { name: "qemu-storage-daemon threads", kind: Kind::Qemu("threads", None) },
     Server {
@@ -62,6 +64,7 @@ impl Server {
                 command
                     .args([format!("--socket-path={socket_path}"), format!("--blk-file={path}")]);
                 command.arg(format!("--num-queues={queues}")).args(options);
+                command.args(direct.then_some("--cache=none"));
                 command
             }
             Kind::Qemu(aio, iothread) => {
