@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use atoll_backend::{
-    Capabilities, ConfigChange, ConfigRefused, Device, DeviceError, Identity, Sysno, SystemCall,
-    Worker,
+    Capabilities, ConfigChange, ConfigRefused, Counter, Device, DeviceError, Identity, Panel,
+    Sysno, SystemCall, Worker,
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 
@@ -43,6 +44,8 @@ pub struct Console {
     control: Option<Ports>,
     window: Option<Arc<Window>>,
     config_change: ConfigChange,
+    /// What readers have missed, in bytes.
+    missed: Arc<AtomicU64>,
 }
 
 impl Console {
@@ -64,18 +67,20 @@ impl Console {
             }
             Arc::new(window)
         });
+        let missed = Arc::<AtomicU64>::default();
         let watcher = |id, window| PortWatcher {
             id,
             ports: control.clone(),
             window,
             config_change: config_change.clone(),
+            missed: Arc::clone(&missed),
         };
         let mut ports = vec![Port::open(outlet, watcher(0, window.clone()), options.replay)?];
         for (id, port) in (1..).zip(&options.port) {
             let outlet = outlets::open(&port.to, &format!("port {}", port.name))?;
             ports.push(Port::open(outlet, watcher(id, None), options.replay)?);
         }
-        Ok(Self { ports, control, window, config_change })
+        Ok(Self { ports, control, window, config_change, missed })
     }
 
     fn port(&self, index: u16) -> Result<&Port, DeviceError> {
@@ -149,6 +154,16 @@ impl Device for Console {
             }
             _ => Ok(Box::new(self.port(index)?.transmit())),
         }
+    }
+
+    fn panel(&self) -> Panel<'_> {
+        let missed = Counter {
+            name: "console_missed_bytes",
+            help: "Output that was forgotten before a reader came to it.",
+            label: None,
+            value: self.missed.load(Ordering::Relaxed),
+        };
+        Panel { counters: vec![missed], ..Panel::default() }
     }
 
     fn reset(&self) {

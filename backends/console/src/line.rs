@@ -33,6 +33,8 @@ pub(crate) trait Watcher: Send {
     fn attached(&self, attached: bool);
     /// The window is of this size.
     fn window(&self, size: Size);
+    /// A reader has missed so many bytes of output.
+    fn missed(&self, bytes: u64);
 }
 
 /// The running thread.
@@ -212,6 +214,7 @@ impl Carrier {
             let (mut at, lost) = self.readers.position(id, &self.history);
             if lost > 0 {
                 tracing::info!("a reader missed {lost} bytes of output");
+                self.watcher.missed(lost);
             }
             while at < self.history.end() {
                 match write(output, self.history.from(at)) {

@@ -1,7 +1,7 @@
 //! One port: the console itself, or a named one. Its line, and the workers of its two queues.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use atoll_backend::ConfigChange;
@@ -33,6 +33,8 @@ pub(crate) struct PortWatcher {
     pub(crate) ports: Option<Ports>,
     pub(crate) window: Option<Arc<Window>>,
     pub(crate) config_change: ConfigChange,
+    /// What readers of all ports have missed, in bytes.
+    pub(crate) missed: Arc<AtomicU64>,
 }
 
 impl Watcher for PortWatcher {
@@ -50,6 +52,10 @@ impl Watcher for PortWatcher {
             self.ports.iter().for_each(|ports| ports.resized(size));
             self.config_change.announce();
         }
+    }
+
+    fn missed(&self, bytes: u64) {
+        self.missed.fetch_add(bytes, Ordering::Relaxed);
     }
 }
 

@@ -77,6 +77,32 @@ fn what_is_kept_is_bounded_and_the_newest() {
 }
 
 #[test]
+fn what_readers_miss_is_counted() {
+    let mut rig = Rig::start(|dir| {
+        let option = |name: &str, file: &str| format!("--{name}={}", dir.join(file).display());
+        vec![option("unix", "tty"), option("control-socket", "control")]
+    });
+    let control = rig.path("control");
+    let missed = || {
+        let mut client = connect(&control);
+        client.write_all(b"GET /metrics HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        let name = "\natoll_console_missed_bytes_total{device=\"console\"} ";
+        let value = answer.split_once(name).unwrap().1.lines().next().unwrap();
+        value.parse::<usize>().unwrap()
+    };
+    assert_eq!(missed(), 0);
+    rig.guest.print(&pattern(MIB));
+    let mut client = client(&rig);
+    client.set_read_timeout(Some(MOMENT)).unwrap();
+    let mut got = Vec::new();
+    let _silence = client.read_to_end(&mut got).unwrap_err();
+    assert!(!got.is_empty());
+    assert_eq!(missed(), MIB - got.len());
+}
+
+#[test]
 fn a_slow_reader_loses_nothing() {
     let mut rig = start();
     let out = pattern(MIB);
