@@ -10,10 +10,11 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
 
-use atoll_driver::{BlkRequest, Process, TIMEOUT, pass_fd};
+use atoll_driver::{BlkRequest, Memory, Process, Survivor, TIMEOUT, pass_fd};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::disk::{Driver, Image, PROGRAM};
+use crate::disk::{Driver, Image, PROGRAM, USUAL};
 
 /// A limit that lets one request through and the next not before the test is long over.
 const ONE_REQUEST: &str = "--limit-bps=1";
@@ -22,9 +23,13 @@ fn socket(image: &Image) -> PathBuf {
     image.dir().join("control.sock")
 }
 
-fn serve(image: &Image, more: &[&str]) -> Process {
+fn serve_bare(image: &Image, more: &[&str]) -> Process {
     let control = format!("--control-socket={}", socket(image).display());
-    let process = image.serve(&[&[control.as_str()], more].concat());
+    image.serve(&[&[control.as_str()], more].concat())
+}
+
+fn serve(image: &Image, more: &[&str]) -> Process {
+    let process = serve_bare(image, more);
     // The control socket is there as soon as the other is used.
     Driver::attach(image);
     process
@@ -213,6 +218,35 @@ fn a_throttled_queue_keeps_its_order_through_stops_and_gives_back_what_waits() {
     json(&image, "PATCH /limits", r#"{"bps": 0}"#);
     let done: Vec<_> = heads.iter().map(|_| driver.queue.wait(TIMEOUT).unwrap().head).collect();
     assert_eq!(done, heads);
+}
+
+#[test]
+fn what_waits_for_a_limit_when_its_process_is_killed_is_done_by_the_next() {
+    let image = Image::new();
+    let memory = Memory::new(16 << 20).unwrap();
+    let mut survivor = Survivor::new(memory.clone(), 16, USUAL).unwrap();
+    let mut process = serve_bare(&image, &[ONE_REQUEST]);
+    let first = survivor.attach(image.socket()).unwrap();
+    let writes: Vec<_> = (0..4_u8)
+        .map(|number| BlkRequest::write(&memory, number.into(), &[number; 512]).unwrap())
+        .collect();
+    for write in &writes {
+        survivor.queue.submit(&write.buffers()).unwrap();
+    }
+    survivor.queue.wait(TIMEOUT).unwrap();
+    wait_until_throttled(&image);
+    process.signal(Signal::SIGKILL).unwrap();
+    process.wait().unwrap();
+    drop(first);
+    let _next = serve_bare(&image, &["--limit-iops=1000"]);
+    let _device = survivor.attach(image.socket()).unwrap();
+    for _ in 1..4 {
+        survivor.queue.wait(TIMEOUT).unwrap();
+    }
+    for (number, write) in (0..4_u8).zip(&writes) {
+        assert_eq!(write.status(&memory).unwrap(), BlkRequest::OK);
+        assert_eq!(image.read(number.into(), 512), [number; 512]);
+    }
 }
 
 #[test]
