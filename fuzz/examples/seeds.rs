@@ -18,6 +18,8 @@ fn main() -> io::Result<()> {
     let of = |queue: u8| rings.iter().map(move |ring| [&[queue], ring.as_slice()].concat());
     write(&corpus, "console", &of(0).chain(of(1)).collect::<Vec<_>>())?;
     write(&corpus, "record", &[record(0), record(1), record(2)])?;
+    let images = [(2, false), (3, false), (3, true)].map(|(version, dirty)| image(version, dirty));
+    write(&corpus, "image", &images)?;
     write(&corpus, "net", &[net(0, 0), net(1, 0), net(1, 1), net(1, 4)])
 }
 
@@ -74,6 +76,36 @@ fn handshake(record: bool) -> Vec<u8> {
         message(34, 0, &[]),
     ]);
     messages.concat()
+}
+
+/// A disk of 64 KiB in qcow2 with clusters of 512 bytes: header, refcount table, its only block, L1
+/// table, an L2 table, a cluster of data.
+fn image(version: u32, dirty: bool) -> Vec<u8> {
+    const CLUSTER: u64 = 512;
+    let mut bytes = vec![0; 6 * CLUSTER as usize];
+    let mut put = |at: u64, number: &[u8]| {
+        let place = bytes.iter_mut().skip(at as usize);
+        place.zip(number).for_each(|(byte, given)| *byte = *given);
+    };
+    put(0, b"QFI\xfb");
+    for (at, word) in [(4, version), (20, 9), (36, 2), (56, 1)] {
+        put(at, &word.to_be_bytes());
+    }
+    for (at, long) in [(24, 64 << 10), (40, 3 * CLUSTER), (48, CLUSTER)] {
+        put(at, &u64::to_be_bytes(long));
+    }
+    if version == 3 {
+        put(72, &u64::from(dirty).to_be_bytes());
+        put(96, &4u32.to_be_bytes());
+        put(100, &104u32.to_be_bytes());
+    }
+    // The refcount table, counts of one, L1 and L2.
+    put(CLUSTER, &(2 * CLUSTER).to_be_bytes());
+    (0..6).for_each(|cluster| put(2 * CLUSTER + 2 * cluster, &[0, 1]));
+    put(3 * CLUSTER, &(1 << 63 | 4 * CLUSTER).to_be_bytes());
+    put(4 * CLUSTER + 16, &(1 << 63 | 5 * CLUSTER).to_be_bytes());
+    put(5 * CLUSTER, &[7; CLUSTER as usize]);
+    bytes
 }
 
 /// The address of a ring's memory, of eight descriptors.

@@ -41,6 +41,13 @@ pub fn blk(data: &[u8]) {
     fuzz::serve_queue(data, device, 0);
 }
 
+/// A file that is said to be a disk image in qcow2.
+pub fn image(data: &[u8]) {
+    let path = scratch("image");
+    std::fs::write(&path, data).expect("a file in memory");
+    atoll_blk::fuzz::image(&path);
+}
+
 /// Buffers for keys and output of a console: the first byte says of which queue.
 pub fn console(data: &[u8]) {
     static DEVICE: OnceLock<Console> = OnceLock::new();

@@ -3,6 +3,8 @@
 
 pub(crate) mod chain;
 mod clusters;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 pub(crate) mod header;
 mod host;
 mod load;

@@ -23,6 +23,8 @@ pub use cache::Cache;
 pub use device::Block;
 pub use format::Format;
 pub use format::chain::ChainError;
+#[cfg(feature = "fuzzing")]
+pub use format::fuzz;
 pub use format::header::Defect;
 pub use geometry::GeometryError;
 pub use image::{ImageError, ResizeError};
