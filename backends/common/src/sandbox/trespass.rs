@@ -27,37 +27,55 @@ pub(crate) fn attempt() {
     let Ok(what) = env::var("ATOLL_TRESPASS") else { return };
     let attempt = move || {
         let path = env::var_os("ATOLL_TRESPASS_PATH").unwrap_or_default();
-        let outcome =
-            match what.as_str() {
-                "read" => File::open(&path).map(drop),
-                "write" => File::create(&path).map(drop),
-                "unlink" => fs::remove_file(&path),
-                "execve" => nix::unistd::execv(c"/bin/true", &[c"true"])
-                    .map(|never| match never {})
-                    .map_err(io::Error::from),
-                "spawn" => Command::new(&path).spawn().map(drop),
-                "socket" => UnixStream::connect(&path).map(drop),
-                "tcp" => std::net::TcpStream::connect("127.0.0.1:1").map(drop),
-                "ptrace" => nix::sys::ptrace::traceme().map_err(io::Error::from),
-                "code" => executable_memory(),
-                "name" => super::own_name::overwrite(),
-                "rename" => {
-                    super::own_name::change();
-                    Ok(())
-                }
-                "unlinkat" => nix::unistd::unlinkat(
-                    nix::fcntl::AT_FDCWD,
-                    std::path::Path::new(&path),
-                    nix::unistd::UnlinkatFlags::NoRemoveDir,
-                )
+        let outcome = match what.as_str() {
+            "read" => File::open(&path).map(drop),
+            "write" => File::create(&path).map(drop),
+            "unlink" => fs::remove_file(&path),
+            "execve" => nix::unistd::execv(c"/bin/true", &[c"true"])
+                .map(|never| match never {})
                 .map_err(io::Error::from),
-                "kill" => nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), None)
-                    .map_err(io::Error::from),
-                "unshare" => nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER)
-                    .map_err(io::Error::from),
-                "ioctl" => attach_tap(),
-                _ => Err(io::Error::other("unknown")),
-            };
+            "spawn" => Command::new(&path).spawn().map(drop),
+            "socket" => UnixStream::connect(&path).map(drop),
+            "tcp" => std::net::TcpStream::connect("127.0.0.1:1").map(drop),
+            "ptrace" => nix::sys::ptrace::traceme().map_err(io::Error::from),
+            "code" => executable_memory(),
+            "name" => super::own_name::overwrite(),
+            "rename" => {
+                super::own_name::change();
+                Ok(())
+            }
+            "unlinkat" => nix::unistd::unlinkat(
+                nix::fcntl::AT_FDCWD,
+                std::path::Path::new(&path),
+                nix::unistd::UnlinkatFlags::NoRemoveDir,
+            )
+            .map_err(io::Error::from),
+            "kill" => {
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(1), None).map_err(io::Error::from)
+            }
+            "unshare" => {
+                nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER).map_err(io::Error::from)
+            }
+            "ioctl" => attach_tap(),
+            "prctl" => nix::sys::prctl::set_dumpable(true).map_err(io::Error::from),
+            "fcntl" => nix::fcntl::fcntl(io::stdin(), nix::fcntl::FcntlArg::F_SETPIPE_SZ(4096))
+                .map(drop)
+                .map_err(io::Error::from),
+            "setsockopt" => nix::sys::socket::setsockopt(
+                &io::stdin(),
+                nix::sys::socket::sockopt::KeepAlive,
+                &true,
+            )
+            .map_err(io::Error::from),
+            "sendto" => nix::sys::socket::UnixAddr::new("/run/some.sock")
+                .and_then(|address| {
+                    nix::sys::socket::sendto(0, b"", &address, nix::sys::socket::MsgFlags::empty())
+                })
+                .map(drop)
+                .map_err(io::Error::from),
+            "sigaction" => forget_violations(),
+            _ => Err(io::Error::other("unknown")),
+        };
         eprintln!("trespass: {outcome:?}");
     };
     // It ends with the process, or before.
@@ -80,6 +98,16 @@ fn attach_tap() -> std::io::Result<()> {
     // SAFETY: standard input is no TAP, and the kernel checks the address.
     let failed = unsafe { libc::ioctl(0, libc::TUNSETIFF, std::ptr::null::<libc::ifreq>()) };
     nix::errno::Errno::result(failed).map(drop).map_err(Into::into)
+}
+
+#[cfg(all(feature = "kill-points", debug_assertions))]
+fn forget_violations() -> std::io::Result<()> {
+    use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+
+    let ignored = SigAction::new(SigHandler::SigIgn, SaFlags::empty(), SigSet::empty());
+    // SAFETY: there is no handler to be wrong.
+    unsafe { sigaction(Signal::SIGSYS, &ignored) }?;
+    Ok(())
 }
 
 /// Nothing.
