@@ -15,7 +15,7 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 use crate::cache::Caching;
 use crate::disk::{Disk, ID_LEN};
-use crate::engine::{Engine, Kept, Ring, Threads};
+use crate::engine::{Engine, Kept, PageCache, Ring, Threads};
 use crate::image::{Claim, Image, ImageError, ResizeError};
 use crate::options::{Aio, Options};
 use crate::space;
@@ -125,7 +125,8 @@ impl Block {
         {
             return Ok(Box::new(ring));
         }
-        Ok(Box::new(Threads::new(disk, THREADS)?))
+        let cache = self.image.storage().raw().cloned().map(PageCache::new);
+        Ok(Box::new(Threads::new(disk, THREADS, cache)?))
     }
 }
 

@@ -1,6 +1,7 @@
 //! How the requests of one queue run at once: by io_uring where an image is a file of its bytes and
 //! the kernel permits it, otherwise by threads. It knows no ring of the driver's.
 
+mod page_cache;
 mod ring;
 mod threads;
 
@@ -11,6 +12,7 @@ use atoll_backend::Chain;
 
 use crate::disk::Answered;
 
+pub(crate) use page_cache::PageCache;
 pub(crate) use ring::{Kept, Ring};
 pub(crate) use threads::Threads;
 

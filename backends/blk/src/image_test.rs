@@ -40,3 +40,18 @@ fn what_is_no_image_is_refused_by_name() {
     assert!(refused(image_of(&[]).path()).contains("is empty"));
     assert!(refused(image_of(&[0; 511]).path()).contains("511 bytes"));
 }
+
+#[test]
+fn a_lock_that_no_process_is_known_to_hold_is_waited_for() {
+    let file = image_of(&[0; 512]);
+    let image = Arc::new(Image::open(file.path(), &options(&[])).unwrap());
+    // Nobody looks for the holder in the process itself.
+    let other = open_file(file.path(), false).unwrap();
+    lock::lock(&other, file.path(), false).unwrap();
+    let leaves = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(20));
+        drop(other);
+    });
+    image.claim().unwrap();
+    leaves.join().unwrap();
+}

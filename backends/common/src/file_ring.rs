@@ -362,3 +362,7 @@ fn len(piece: &iovec) -> u32 {
 fn rw_flags(durable: bool) -> i32 {
     if durable { libc::RWF_DSYNC } else { 0 }
 }
+
+#[cfg(test)]
+#[path = "file_ring_test.rs"]
+mod tests;

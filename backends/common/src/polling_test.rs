@@ -3,43 +3,71 @@ use std::time::Duration;
 use super::Polling;
 
 const LIMIT: Duration = Duration::from_micros(40);
+const SOON: Duration = Duration::from_micros(5);
+const LATE: Duration = Duration::from_millis(1);
 
-fn after(times: &[u64]) -> Duration {
+/// How often work has to come soon until the ring is polled; `None` for never.
+fn attempts(polling: &mut Polling) -> Option<u32> {
+    (0..5000).find(|_| {
+        polling.woken(SOON, LIMIT);
+        !polling.window(LIMIT).is_zero()
+    })
+}
+
+#[test]
+fn a_ring_is_polled_once_work_keeps_coming_soon() {
     let mut polling = Polling::default();
-    times.iter().for_each(|&time| polling.work_came(Duration::from_micros(time), LIMIT));
-    polling.window(LIMIT)
+    assert_eq!(polling.window(LIMIT), Duration::ZERO);
+    for _ in 0..100 {
+        polling.woken(SOON, LIMIT);
+        polling.woken(LATE, LIMIT);
+    }
+    assert_eq!(polling.window(LIMIT), Duration::ZERO, "now and then is not enough");
+    assert_eq!(attempts(&mut polling), Some(3));
+    assert_eq!(polling.window(LIMIT), LIMIT);
 }
 
 #[test]
-fn a_ring_is_not_polled_before_work_comes_soon() {
-    assert_eq!(after(&[]), Duration::ZERO);
-    assert_eq!(after(&[1_000, 50_000]), Duration::ZERO);
-}
-
-#[test]
-fn work_that_comes_soon_is_waited_for_up_to_the_limit() {
-    assert_eq!(after(&[5]), LIMIT / 4);
-    assert_eq!(after(&[5, 40]), LIMIT / 2);
-    assert_eq!(after(&[5, 5, 5, 5, 5, 5]), LIMIT);
-}
-
-#[test]
-fn one_pause_does_not_end_polling_and_several_do() {
-    assert_eq!(after(&[5, 5, 5, 1_000]), LIMIT / 2);
-    assert_eq!(after(&[5, 5, 5, 1_000, 1_000, 1_000]), Duration::ZERO);
-}
-
-#[test]
-fn a_ring_that_was_stopped_being_polled_begins_anew() {
+fn polling_goes_on_while_it_meets_work_and_ends_at_the_first_pause() {
     let mut polling = Polling::default();
-    (0..5).for_each(|_| polling.work_came(Duration::from_micros(5), LIMIT));
-    polling.stop();
+    attempts(&mut polling);
+    (0..100).for_each(|_| polling.met(SOON, LIMIT));
+    assert_eq!(polling.window(LIMIT), LIMIT);
+    polling.missed();
+    assert_eq!(polling.window(LIMIT), Duration::ZERO);
+    for _ in 0..100 {
+        polling.woken(LATE, LIMIT);
+    }
+    assert_eq!(polling.window(LIMIT), Duration::ZERO);
+}
+
+#[test]
+fn polling_in_vain_is_tried_ever_less_often_until_it_helps() {
+    let mut polling = Polling::default();
+    let mut waits = Vec::new();
+    for _ in 0..12 {
+        waits.push(attempts(&mut polling).unwrap() + 1);
+        polling.missed();
+    }
+    assert_eq!(waits[..4], [4, 8, 16, 32]);
+    assert_eq!(waits[8..], [1024; 4]);
+    attempts(&mut polling);
+    polling.met(SOON, LIMIT);
+    polling.missed();
+    assert_eq!(attempts(&mut polling), Some(7), "it had helped");
+}
+
+#[test]
+fn work_that_is_met_late_was_not_met() {
+    let mut polling = Polling::default();
+    attempts(&mut polling);
+    polling.met(LATE, LIMIT);
     assert_eq!(polling.window(LIMIT), Duration::ZERO);
 }
 
 #[test]
 fn without_a_limit_there_is_no_polling() {
     let mut polling = Polling::default();
-    polling.work_came(Duration::ZERO, Duration::ZERO);
-    assert_eq!(polling.window(Duration::ZERO), Duration::ZERO);
+    (0..5000).for_each(|_| polling.woken(Duration::ZERO, Duration::ZERO));
+    assert_eq!(polling.window(LIMIT), Duration::ZERO);
 }

@@ -24,11 +24,8 @@ use crate::vring::{Vring, VringError};
 /// buffers are the guest's, so the loop needs little.
 const STACK: usize = 256 * 1024;
 
-/// How often a ring that is polled is looked at before others are let onto the CPU.
-const LOOKS: u32 = 32;
-
-/// Nobody was if it took less.
-const YIELDED: Duration = Duration::from_micros(4);
+/// How often a ring that is polled is looked at between two looks at the clock.
+const LOOKS: u32 = 16;
 
 /// Ends the loop: the flag between two rounds, the descriptor while it sleeps.
 struct Stop {
@@ -96,10 +93,14 @@ fn serve_until_stopped(
         vring.begin_round()?;
         let wait = worker.serve(vring)?;
         vring.call_if_wanted()?;
-        let idle = Idle::begin(&wait);
-        if wait.kick && poll_ring(vring, wait.polling, &mut polling, stop)? {
-            idle.end(&mut polling);
-            continue;
+        let idle = Instant::now();
+        let window = if wait.kick { polling.window(wait.polling) } else { Duration::ZERO };
+        if !window.is_zero() {
+            if poll_ring(vring, idle, window, stop)? {
+                polling.met(idle.elapsed(), wait.polling);
+                continue;
+            }
+            polling.missed();
         }
         let more = wait.kick && vring.want_kicks()?;
         vring.check_memory()?;
@@ -107,7 +108,9 @@ fn serve_until_stopped(
             continue;
         }
         sleep(&wait, kick, stop)?;
-        idle.end(&mut polling);
+        if window.is_zero() && wait.kick {
+            polling.woken(idle.elapsed(), wait.polling);
+        }
     }
     finish_resubmitted(vring, worker)?;
     worker.drain(vring)?;
@@ -118,34 +121,14 @@ fn serve_until_stopped(
     Ok(())
 }
 
-/// A time in which a ring that may be polled has nothing to do.
-struct Idle(Option<(Instant, Duration)>);
-
-impl Idle {
-    fn begin(wait: &Wait<'_>) -> Self {
-        Self((!wait.polling.is_zero()).then(|| (Instant::now(), wait.polling)))
-    }
-
-    fn end(self, polling: &mut Polling) {
-        if let Some((since, limit)) = self.0 {
-            polling.work_came(since.elapsed(), limit);
-        }
-    }
-}
-
-/// Looks at the ring for as long as that pays and nobody else has a use for this CPU. Whether there
-/// is something to do. The driver is not asked to kick meanwhile.
+/// Looks at the ring for as long as `window`. Whether there is something to do. The driver is not
+/// asked to kick meanwhile.
 fn poll_ring(
     vring: &mut Vring,
-    limit: Duration,
-    polling: &mut Polling,
+    since: Instant,
+    window: Duration,
     stop: &Stop,
 ) -> Result<bool, VringError> {
-    let window = polling.window(limit);
-    if window.is_zero() {
-        return Ok(false);
-    }
-    let since = Instant::now();
     loop {
         for _ in 0..LOOKS {
             if vring.has_next()? || stop.asked.load(Ordering::Acquire) {
@@ -153,15 +136,8 @@ fn poll_ring(
             }
             std::hint::spin_loop();
         }
-        let before = Instant::now();
-        if before.duration_since(since) >= window {
+        if since.elapsed() >= window {
             return Ok(false);
-        }
-        thread::yield_now();
-        if before.elapsed() > YIELDED {
-            // Somebody did, who may even be the driver.
-            polling.stop();
-            return vring.has_next();
         }
     }
 }

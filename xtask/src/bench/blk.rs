@@ -1,6 +1,7 @@
 //! `cargo xtask bench blk`: what a disk's process makes of requests, beside qemu-storage-daemon in
 //! its settings and with `fio` on the same file as the limit. On this machine at its own speed: a
-//! software driver stands for the guest. Runs are short and in turn; figures are medians of them.
+//! software driver stands for the guest. Runs are short and in turn; figures are medians of them, and
+//! ratios those of the median pair.
 
 mod fio;
 mod lane;
@@ -33,7 +34,10 @@ type Runs = BTreeMap<(Cell, &'static str), Vec<Figures>>;
 /// `ATOLL_BENCH` with words such as `cached` or `depth-1` leaves out what lacks one of them.
 pub(crate) fn measure() -> Result<ExitCode> {
     let wanted = std::env::var("ATOLL_BENCH").unwrap_or_default();
-    let wanted = |cell: &Cell| wanted.split_whitespace().all(|word| cell.name().contains(word));
+    let wanted = |cell: &Cell| {
+        let name = cell.name();
+        wanted.split_whitespace().all(|word| name.split_whitespace().any(|part| part == word))
+    };
     let cells: Vec<Cell> = work::cells().filter(wanted).collect();
     let mut runs = Runs::new();
     let mut resident = BTreeMap::new();
@@ -113,7 +117,7 @@ impl Drop for Disk {
 
 fn print(cell: &Cell, runs: &Runs) {
     let of = |name: &'static str| runs.get(&(*cell, name)).map(|runs| lane::median(runs));
-    let Some(peer) = of(server::PEER) else { return };
+    let Some(peers) = runs.get(&(*cell, server::PEER)) else { return };
     println!("\n{}", cell.name());
     let columns = ["IOPS", "ratio", "p50 us", "p99 us", "CPU ns", "ratio"];
     print!("{:<36}", "");
@@ -122,7 +126,10 @@ fn print(cell: &Cell, runs: &Runs) {
     for name in SERVERS.iter().map(|server| server.name).chain([fio::NAME]) {
         let Some(figures) = of(name) else { continue };
         let Figures { rate, p50, p99, cpu } = figures;
-        let (more, cheaper) = (rate / peer.rate, cpu / peer.cpu);
+        // Of the median pair: what else the machine does meets both of it.
+        let ours = runs.get(&(*cell, name)).map_or(&[][..], Vec::as_slice);
+        let more = lane::median_ratio(ours, peers, |run| run.rate);
+        let cheaper = lane::median_ratio(ours, peers, |run| run.cpu);
         println!(
             "{name:<36}{rate:>10.0}{more:>10.2}{p50:>10.1}{p99:>10.1}{cpu:>10.0}{cheaper:>10.2}"
         );

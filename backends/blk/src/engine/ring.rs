@@ -4,25 +4,17 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use atoll_backend::{Chain, FileRing, Reader, Transfer, Transferred, Writer};
-use nix::errno::Errno;
 use tap::TapFallible;
 
-use super::{Engine, Threads};
+use super::{Engine, PageCache, Threads};
 use crate::disk::{Answered, Disk};
 use crate::raw::Raw;
 use crate::request::{Action, HEADER, Request, Subject};
 
 /// So many threads for what io_uring has no call for.
 const THREADS: usize = 2;
-
-/// A write to the page cache that takes longer waits for the disk.
-const SLOW: Duration = Duration::from_millis(1);
-
-/// How long the next writes then go through io_uring, where others need not wait for them.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// The ring of a queue, which outlives its threads.
 pub(crate) type Kept = Arc<Mutex<Option<FileRing>>>;
@@ -34,10 +26,7 @@ pub(crate) struct Ring {
     ring: Lent,
     threads: Threads,
     transferred: Vec<Transferred>,
-    /// Whether the file system can say that something is not in the page cache.
-    tells: bool,
-    /// Until when writes to the page cache are not made here.
-    busy_until: Option<Instant>,
+    cache: PageCache,
 }
 
 /// A ring that goes back where it came from, with nothing in flight.
@@ -72,17 +61,9 @@ impl Ring {
             return Ok(None);
         }
         let ring = Lent { ring, kept: Arc::clone(kept) };
-        let threads = Threads::new(Arc::clone(&disk), THREADS)?;
-        let tells = !raw.is_direct();
-        Ok(Some(Self {
-            disk,
-            raw,
-            ring,
-            threads,
-            transferred: Vec::new(),
-            tells,
-            busy_until: None,
-        }))
+        let threads = Threads::new(Arc::clone(&disk), THREADS, None)?;
+        let cache = PageCache::new(raw.clone());
+        Ok(Some(Self { disk, raw, ring, threads, transferred: Vec::new(), cache }))
     }
 
     fn next(&mut self, action: Action<'_>) -> Next {
@@ -98,16 +79,12 @@ impl Ring {
     }
 
     fn read(&mut self, subject: Subject, offset: u64, mut data: Writer<'_>) -> Next {
-        let len = data.len();
-        if self.tells {
-            match data.read_cached_at(self.raw.file().as_fd(), offset) {
-                Ok(true) => return Next::Done(subject, Ok(())),
-                Ok(false) => {}
-                Err(error) if is_unsupported(&error) => self.tells = false,
-                Err(error) => return Next::Done(subject, Err(error)),
-            }
-        } else if self.raw.copies(data.is_aligned(self.raw.memory_alignment())) {
+        if self.raw.copies(data.is_aligned(self.raw.memory_alignment())) {
             return Next::Thread;
+        }
+        let len = data.len();
+        if let Some(result) = self.cache.read(offset, &mut data) {
+            return Next::Done(subject, result);
         }
         let from = len.saturating_sub(data.len());
         let transfer = Transfer::Read { offset: offset.saturating_add(from as u64) };
@@ -115,29 +92,18 @@ impl Ring {
     }
 
     fn write(&mut self, subject: Subject, offset: u64, mut data: Reader<'_>) -> Next {
-        let durable = self.disk.writes_durably();
         if self.raw.copies(data.is_aligned(self.raw.memory_alignment())) {
             return Next::Thread;
         }
-        if self.raw.is_direct() || durable || self.is_busy() {
-            let transfer = Transfer::Write { offset, durable };
-            return Next::Transfer { transfer, from: HEADER, len: data.len() };
+        let durable = self.disk.writes_durably();
+        if !durable && let Some(result) = self.cache.write(offset, &mut data) {
+            return Next::Done(subject, result);
         }
-        // A copy to the page cache. Whether it waits is only seen afterwards.
-        let began = Instant::now();
-        let result = data.write_all_at(self.raw.file().as_fd(), offset);
-        if began.elapsed() > SLOW {
-            self.busy_until = Instant::now().checked_add(PAUSE);
+        Next::Transfer {
+            transfer: Transfer::Write { offset, durable },
+            from: HEADER,
+            len: data.len(),
         }
-        Next::Done(subject, result)
-    }
-
-    fn is_busy(&mut self) -> bool {
-        let busy = self.busy_until.is_some_and(|until| Instant::now() < until);
-        if !busy {
-            self.busy_until = None;
-        }
-        busy
     }
 }
 
@@ -189,9 +155,4 @@ impl Engine for Ring {
         let [threads, _] = self.threads.events();
         [ring.map(AsFd::as_fd), threads]
     }
-}
-
-fn is_unsupported(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    matches!(errno, Some(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL))
 }

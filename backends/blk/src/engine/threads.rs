@@ -12,8 +12,9 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tap::TapFallible;
 
-use super::Engine;
+use super::{Engine, PageCache};
 use crate::disk::{Answered, Disk};
+use crate::request::{Action, Request, Subject};
 
 /// Of a thread: what a format's driver needs for a request.
 const STACK: usize = 256 * 1024;
@@ -43,17 +44,34 @@ pub(crate) struct Threads {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
     most: usize,
+    /// What needs no thread, if anything.
+    cache: Option<PageCache>,
     /// Requests that were begun and not taken back.
     in_flight: usize,
 }
 
 impl Threads {
-    /// At most so many threads, none of which runs yet.
-    pub(crate) fn new(disk: Arc<Disk>, most: usize) -> io::Result<Self> {
+    /// At most so many threads, none of which runs yet. What `cache` answers takes none.
+    pub(crate) fn new(disk: Arc<Disk>, most: usize, cache: Option<PageCache>) -> io::Result<Self> {
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let (work, begun, done) = Default::default();
         let shared = Arc::new(Shared { disk, work, begun, done, event });
-        Ok(Self { shared, threads: Vec::new(), most, in_flight: 0 })
+        Ok(Self { shared, threads: Vec::new(), most, cache, in_flight: 0 })
+    }
+
+    /// What the page cache answers.
+    fn at_once(&mut self, chain: &Chain) -> Option<(Subject, io::Result<()>)> {
+        let (cache, disk) = (self.cache.as_mut()?, &self.shared.disk);
+        let action = Request::parse(chain, disk.limits()).ok()?.action;
+        let subject = action.subject();
+        let result = match action {
+            Action::Read { offset, mut data } => cache.read(offset, &mut data),
+            Action::Write { offset, mut data } if !disk.writes_durably() => {
+                cache.write(offset, &mut data)
+            }
+            _ => None,
+        };
+        result.map(|result| (subject, result))
     }
 
     /// Begins with the request in `chain`, unless there is no thread to do it.
@@ -86,7 +104,10 @@ impl Engine for Threads {
             // Waking a thread would take longer than most requests do.
             return Some(self.shared.disk.answer(chain));
         }
-        self.add(chain)
+        match self.at_once(&chain) {
+            Some((subject, result)) => Some(self.shared.disk.finish(chain, subject, result)),
+            None => self.add(chain),
+        }
     }
 
     fn submit(&mut self) -> io::Result<()> {

@@ -41,15 +41,18 @@ impl Shared {
 
 fn connect(image: &Image) -> Box<VirtioBlkTransport> {
     let deadline = Instant::now() + TIMEOUT;
-    while !image.socket().exists() {
-        assert!(Instant::now() < deadline);
-        std::thread::sleep(Duration::from_millis(2));
-    }
     let features = VirtioFeatureFlags::VERSION_1
         | VirtioFeatureFlags::RING_EVENT_IDX
         | VirtioFeatureFlags::RING_INDIRECT_DESC;
     let socket = image.socket().display().to_string();
-    Box::new(VhostUser::new(&socket, features.bits() | MQ).unwrap())
+    loop {
+        // The socket is there a moment before anybody listens.
+        match VhostUser::new(&socket, features.bits() | MQ) {
+            Ok(transport) => return Box::new(transport),
+            Err(error) => assert!(Instant::now() < deadline, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Kicks the queue and waits for so many completions, each of which must be a success.

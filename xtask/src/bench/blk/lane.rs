@@ -35,6 +35,13 @@ pub(super) fn median(runs: &[Figures]) -> Figures {
     }
 }
 
+/// The median of what `of` is in each run beside the run of `others` in the same turn.
+pub(super) fn median_ratio(runs: &[Figures], others: &[Figures], of: fn(&Figures) -> f64) -> f64 {
+    let mut ratios: Vec<_> = runs.iter().zip(others).map(|(a, b)| of(a) / of(b)).collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 /// Times in us at 50 and 99 percent.
 pub(super) fn percentiles(mut times: Vec<u32>) -> (f64, f64) {
     times.sort_unstable();
