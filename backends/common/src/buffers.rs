@@ -363,6 +363,15 @@ impl<'chain> Writer<'chain> {
         copied
     }
 
+    /// Copies back what is in the room, such as a packet that was read there, and consumes it. The
+    /// guest may have changed it meanwhile.
+    pub fn copy_back(&mut self, bytes: &mut [u8]) -> usize {
+        let mut written = Reader(self.0);
+        let copied = written.copy_to(bytes);
+        self.0 = written.0;
+        copied
+    }
+
     /// Fills all room that is left from `fd`, from `offset` on.
     ///
     /// # Errors

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nix::poll::PollFlags;
 
+use crate::inflight::Kept;
 use crate::panel::Panel;
 use crate::sandbox::SystemCall;
 use crate::vring::{Vring, VringError};
@@ -66,6 +67,11 @@ pub trait Device: Send + Sync + 'static {
     fn panel(&self) -> Panel<'_> {
         Panel::default()
     }
+
+    /// Takes a place for what the process after this one has to know of the driver's choices, and
+    /// finds there what the process before this one left. It comes before the rings start; not
+    /// every front-end has one.
+    fn keep(&self, _kept: Kept) {}
 
     /// The front-end left or reset the device. Its rings are about to stop, so that what they hold
     /// can go over to the device without a gap.

@@ -8,6 +8,8 @@
 //! region of a queue:  features:64 version:16 desc_num:16 last_batch_head:16 used_idx:16
 //!                     then for each descriptor  inflight:8 pad:40 next:16 counter:64
 //! ```
+//!
+//! Behind all queues is a word of the device's own, which no other implementation knows.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![warn(clippy::panic, clippy::unreachable)]
@@ -92,12 +94,44 @@ pub(crate) struct InflightRegion {
     mapped: Arc<Mapped>,
     queues: u16,
     size: u16,
+    /// Where the device's own word is, if there is room for it.
+    kept: Option<usize>,
+}
+
+/// A number that outlives this process as long as the driver does not reset the device: zero at
+/// first, then what was stored last, be it by a process before this one. Whoever shares the memory
+/// may change it.
+#[derive(Clone)]
+pub struct Kept {
+    mapped: Arc<Mapped>,
+    at: usize,
+}
+
+impl Kept {
+    /// What was stored last.
+    pub fn load(&self) -> u64 {
+        // It was found to be within the region, and aligned, when it was made.
+        self.mapped.region.as_volatile_slice().load(self.at, Ordering::Acquire).unwrap_or_default()
+    }
+
+    /// Stores a number, whole or, if the process dies, not at all.
+    pub fn store(&self, value: u64) {
+        let _within =
+            self.mapped.region.as_volatile_slice().store(value, self.at, Ordering::Release);
+    }
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Kept({:#x})", self.load())
+    }
 }
 
 impl InflightRegion {
     /// Makes an empty one in memory that can be passed on. Returns its length as well.
     pub(crate) fn make(queues: u16, size: u16) -> Result<(File, u64), InflightError> {
         let len = region_len(queues, size).ok_or(InflightError::Shape { queues, size })?;
+        let len = len.saturating_add(ALIGNMENT as u64);
         let make = || -> io::Result<File> {
             let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
             let file = File::from(memfd_create(c"inflight", flags)?);
@@ -122,8 +156,17 @@ impl InflightRegion {
         if len < needed {
             return Err(InflightError::TooSmall { len, queues, size });
         }
-        let mapped = shared::map(file, offset, needed).map_err(InflightError::Map)?;
-        Ok(Self { mapped: Arc::new(mapped), queues, size })
+        // A region that another implementation has made may end here.
+        let with_word = needed.saturating_add(size_of::<u64>() as u64);
+        let (len, kept) =
+            if len < with_word { (needed, None) } else { (with_word, Some(needed as usize)) };
+        let mapped = shared::map(file, offset, len).map_err(InflightError::Map)?;
+        Ok(Self { mapped: Arc::new(mapped), queues, size, kept })
+    }
+
+    /// The device's own word, where there is one.
+    pub(crate) fn kept(&self) -> Option<Kept> {
+        self.kept.map(|at| Kept { mapped: Arc::clone(&self.mapped), at })
     }
 
     /// The part of one queue, whose ring has `size` descriptors.

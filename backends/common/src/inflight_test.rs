@@ -28,18 +28,31 @@ fn the_layout_is_that_of_the_specification() {
     assert_eq!(queue_len(4), 128);
     assert_eq!(queue_len(128), 2112);
     let (file, len) = InflightRegion::make(3, 128).unwrap();
-    assert_eq!((len, file.metadata().unwrap().len()), (3 * 2112, 3 * 2112));
+    assert_eq!((len, file.metadata().unwrap().len()), (3 * 2112 + 64, 3 * 2112 + 64));
     let region = InflightRegion::map(file, 0, len, 3, 128).unwrap();
     let mut queue = region.queue(2, 128).unwrap();
     queue.recover(0x1234).unwrap();
     queue.take(5).unwrap();
     queue.take(6).unwrap();
-    let mut bytes = vec![0; len as usize];
+    let mut bytes = vec![0; 3 * 2112];
     region.mapped.region.as_volatile_slice().read_slice(&mut bytes, 0).unwrap();
     let queue = &bytes[2 * 2112..];
     assert_eq!(queue[8..16], [1, 0, 128, 0, 0, 0, 0x34, 0x12]);
     assert_eq!(queue[16 + 6 * 16..16 + 7 * 16], [1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
     assert!(bytes[..2 * 2112].iter().all(|&byte| byte == 0));
+}
+
+#[test]
+fn a_word_of_the_device_is_behind_the_queues_where_there_is_room_for_it() {
+    let (file, len) = InflightRegion::make(2, SIZE).unwrap();
+    let map = |len| InflightRegion::map(file.try_clone().unwrap(), 0, len, 2, SIZE).unwrap();
+    let kept = map(len).kept().unwrap();
+    assert_eq!(kept.load(), 0);
+    kept.store(0x1122_3344_5566_7788);
+    assert_eq!(map(len).kept().unwrap().load(), 0x1122_3344_5566_7788);
+    let region = map(len);
+    assert_eq!(recover(&region, 7), (None, vec![]));
+    assert!(map(2 * queue_len(SIZE) as u64).kept().is_none(), "another's region ends there");
 }
 
 #[test]
@@ -131,7 +144,7 @@ fn a_region_of_the_wrong_shape_is_refused() {
     assert!(matches!(InflightRegion::make(1, 2048), Err(InflightError::Shape { .. })));
     let (file, len) = InflightRegion::make(2, 8).unwrap();
     let copy = || file.try_clone().unwrap();
-    let small = InflightRegion::map(copy(), 0, len - 1, 2, 8);
+    let small = InflightRegion::map(copy(), 0, len - 65, 2, 8);
     assert!(matches!(small, Err(InflightError::TooSmall { .. })));
     assert!(matches!(InflightRegion::map(copy(), 0, len * 2, 4, 8), Err(InflightError::Map(_))));
     assert!(matches!(InflightRegion::map(copy(), 1, len, 1, 8), Err(InflightError::Map(_))));

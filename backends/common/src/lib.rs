@@ -62,7 +62,7 @@ pub use chain::{Chain, ChainFault};
 pub use device::{ConfigRefused, Device, DeviceError, Identity, Wait, Worker};
 pub use direct::{DirectAlignment, make_direct};
 pub use file_ring::{FileRing, Transfer, Transferred};
-pub use inflight::InflightError;
+pub use inflight::{InflightError, Kept};
 pub use limits::{LimitArgs, LimitChange, LimitError, Limiter, Limits, limit};
 pub use panel::{Counter, Limited, Link, Panel, Resize};
 pub use run::run;

@@ -315,7 +315,10 @@ impl VhostUserBackendReqHandlerMut for Session {
         let (len, offset) = (kept.mmap_size, kept.mmap_offset);
         let region = InflightRegion::map(file, offset, len, kept.num_queues, kept.queue_size)
             .map_err(Refused::Inflight)?;
-        self.rings.change_ground(|ground| ground.inflight = Some(region));
+        self.rings.change_ground(|ground| {
+            region.kept().into_iter().for_each(|kept| ground.device.keep(kept));
+            ground.inflight = Some(region);
+        });
         Ok(())
     }
 

@@ -6,11 +6,14 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use atoll_backend::{Received, Writer, read_packet};
+use atoll_backend::{Received, Wait, Writer, read_packet};
+use nix::errno::Errno;
+use nix::poll::PollFlags;
 
-use crate::offload::{self, Features};
+use crate::TapError;
+use crate::offload;
+use crate::pair::{Pair, Served};
 use crate::stream::{Connection, UserNet};
-use crate::{Tap, TapError};
 
 /// Nothing more will come.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +27,7 @@ pub(crate) struct Lost {
 #[derive(Clone, Debug)]
 pub(crate) enum Attachment {
     /// Frames with a virtio header.
-    Tap(Tap),
+    Tap(Arc<Pair>),
     /// Frames without.
     User(UserNet),
 }
@@ -33,16 +36,24 @@ impl Attachment {
     /// The feature bits of what may be left undone in a packet, either way.
     pub(crate) fn offload_features(&self) -> u64 {
         match self {
-            Self::Tap(tap) => offload::offered(tap.knows_uso()),
+            Self::Tap(pair) => offload::offered(pair.tap().knows_uso()),
             Self::User(_) => offload::without_headers(),
         }
     }
 
-    /// Says what the driver takes undone.
-    pub(crate) fn set_offload(&self, features: Features) -> Result<(), TapError> {
+    /// Says what the driver takes undone: TUNSETOFFLOAD's flags.
+    pub(crate) fn set_offload(&self, flags: u32) -> Result<(), TapError> {
         match self {
-            Self::Tap(tap) => tap.set_offload(features.tap_offload()),
+            Self::Tap(pair) => pair.tap().set_offload(flags),
             Self::User(_) => Ok(()),
+        }
+    }
+
+    /// Gets packets for as long as what is returned lives.
+    pub(crate) fn serve(&self) -> Result<Option<Served>, TapError> {
+        match self {
+            Self::Tap(pair) => pair.serve().map(Some),
+            Self::User(_) => Ok(None),
         }
     }
 
@@ -56,11 +67,19 @@ impl Attachment {
     ) -> Result<Option<Received>, Lost> {
         let lost = |source| Lost { from: self.to_string(), source };
         match self {
-            Self::Tap(tap) => match read_packet(tap.as_fd(), room, spill) {
-                Ok(packet) => Ok(Some(packet)),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-                Err(error) => Err(lost(error)),
-            },
+            Self::Tap(pair) => {
+                pair.take_change();
+                if !pair.is_attached() {
+                    return Ok(None);
+                }
+                match read_packet(pair.tap().as_fd(), room, spill) {
+                    Ok(packet) => Ok(Some(packet)),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
+                    // It may have gone out of use this moment.
+                    Err(error) if not_attached(&error) && !pair.is_gone() => Ok(None),
+                    Err(error) => Err(lost(error)),
+                }
+            }
             Self::User(user) => {
                 let Some(connection) = user.connection().map_err(lost)? else {
                     *used = None;
@@ -81,25 +100,41 @@ impl Attachment {
         }
     }
 
-    /// Readable when there is a packet, or another connection to read.
-    pub(crate) fn readable<'a>(&'a self, used: Option<&'a Connection>) -> BorrowedFd<'a> {
+    /// Waits until there is a packet, or another place to read one from.
+    pub(crate) fn until_readable<'a>(&'a self, used: Option<&'a Connection>) -> Wait<'a> {
+        let wait = Wait::no_kick();
         match (self, used) {
-            (Self::Tap(tap), _) => tap.as_fd(),
-            (Self::User(_), Some(connection)) => connection.as_fd(),
-            (Self::User(user), None) => user.as_fd(),
+            (Self::Tap(pair), _) => {
+                let wait = wait.on(pair.change(), PollFlags::POLLIN);
+                match pair.is_attached() {
+                    true => wait.on(pair.tap().as_fd(), PollFlags::POLLIN),
+                    false => wait,
+                }
+            }
+            (Self::User(_), Some(connection)) => wait.on(connection.as_fd(), PollFlags::POLLIN),
+            (Self::User(user), None) => wait.on(user.as_fd(), PollFlags::POLLIN),
         }
     }
 
     /// Writable when it takes another packet.
     pub(crate) fn writable<'a>(&'a self, used: Option<&'a Connection>) -> BorrowedFd<'a> {
-        self.readable(used)
+        match (self, used) {
+            (Self::Tap(pair), _) => pair.out().as_fd(),
+            (Self::User(_), Some(connection)) => connection.as_fd(),
+            (Self::User(user), None) => user.as_fd(),
+        }
     }
+}
+
+/// Whether the TAP says that its queue is not in use.
+pub(crate) fn not_attached(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::EBADFD as i32)
 }
 
 impl fmt::Display for Attachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tap(tap) => write!(f, "TAP {}", tap.name()),
+            Self::Tap(pair) => write!(f, "TAP {}", pair.tap().name()),
             Self::User(_) => f.write_str("the user-mode network"),
         }
     }

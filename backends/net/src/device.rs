@@ -1,15 +1,25 @@
 //! What the network device tells the shared code: its features, configuration and queues.
 
+use std::sync::Arc;
+
 use atoll_backend::{
-    Capabilities, ConfigRefused, Device, DeviceError, Identity, Sysno, SystemCall, Worker,
+    Capabilities, ConfigChange, ConfigRefused, Device, DeviceError, Identity, Kept, Sysno,
+    SystemCall, Worker,
 };
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
-use virtio_bindings::virtio_net::{VIRTIO_NET_F_MAC, VIRTIO_NET_F_MTU, VIRTIO_NET_F_STATUS};
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_F_CTRL_MAC_ADDR, VIRTIO_NET_F_CTRL_RX, VIRTIO_NET_F_CTRL_RX_EXTRA,
+    VIRTIO_NET_F_CTRL_VLAN, VIRTIO_NET_F_CTRL_VQ, VIRTIO_NET_F_GUEST_ANNOUNCE, VIRTIO_NET_F_MAC,
+    VIRTIO_NET_F_MQ, VIRTIO_NET_F_MTU, VIRTIO_NET_F_SPEED_DUPLEX, VIRTIO_NET_F_STATUS,
+};
 
 use crate::attachment::Attachment;
 use crate::config_space::ConfigSpace;
+use crate::control::Control;
+use crate::control_queue::ControlQueue;
 use crate::offload::{Features, bit_of};
+use crate::pair::Pair;
 use crate::passt::Keeper;
 use crate::receive::Receive;
 use crate::stream::UserNet;
@@ -21,6 +31,17 @@ pub const CAPABILITIES: Capabilities = Capabilities { device_type: "net", featur
 
 /// The largest queue size, as of other devices of its kind.
 const MAX_QUEUE_SIZE: u16 = 1024;
+
+/// What is offered whatever the device is attached to.
+const ALWAYS: [u32; 7] = [
+    VIRTIO_NET_F_STATUS,
+    VIRTIO_NET_F_CTRL_VQ,
+    VIRTIO_NET_F_CTRL_RX,
+    VIRTIO_NET_F_CTRL_RX_EXTRA,
+    VIRTIO_NET_F_CTRL_VLAN,
+    VIRTIO_NET_F_CTRL_MAC_ADDR,
+    VIRTIO_NET_F_GUEST_ANNOUNCE,
+];
 
 /// A driver that only knows devices from before virtio 1.0.
 #[derive(Debug, thiserror::Error)]
@@ -40,8 +61,17 @@ pub enum OpenError {
 
 /// A network device.
 pub struct Net {
-    attachment: Attachment,
+    /// What each pair of queues is attached to.
+    attachments: Vec<Attachment>,
+    control: Arc<Control>,
     space: ConfigSpace,
+}
+
+/// What a queue is there for (virtio 1.3 §5.1.2).
+enum Role<'net> {
+    Receive(&'net Attachment),
+    Transmit(&'net Attachment),
+    Control,
 }
 
 impl Net {
@@ -49,27 +79,59 @@ impl Net {
     ///
     /// # Errors
     /// [`OpenError`] when it can't be used.
-    pub fn open(options: &Options) -> Result<Self, OpenError> {
-        let attachment = match (options.tap_fd, &options.tap) {
-            _ if options.user_net => {
-                Attachment::User(UserNet::new(Keeper::start(&options.hostfwd)?))
-            }
-            (Some(fd), _) => Attachment::Tap(Tap::inherit(fd)?),
-            (None, name) => Attachment::Tap(Tap::attach(name.as_deref().unwrap_or_default())?),
+    pub fn open(options: &Options, config_change: ConfigChange) -> Result<Self, OpenError> {
+        let (attachments, pairs) = if options.user_net {
+            let user = UserNet::new(Keeper::start(&options.hostfwd)?);
+            (vec![Attachment::User(user)], Vec::new())
+        } else {
+            let taps = match (options.tap_fd.as_slice(), &options.tap) {
+                ([], name) => {
+                    Tap::attach(name.as_deref().unwrap_or_default(), options.queue_pairs)?
+                }
+                (fds, _) => Tap::inherit(fds)?,
+            };
+            let pairs = Pair::of(taps)?;
+            (pairs.iter().cloned().map(Attachment::Tap).collect(), pairs)
         };
-        tracing::info!("attached to {attachment}");
-        let space = ConfigSpace { mac: options.mac, mtu: options.mtu, queue_pairs: 1 };
-        Ok(Self { attachment, space })
+        if let Some(first) = attachments.first() {
+            tracing::info!("attached to {first}");
+        }
+        let space = ConfigSpace {
+            mac: options.mac,
+            mtu: options.mtu,
+            // At most as many as the command line may say.
+            queue_pairs: attachments.len() as u16,
+            speed: options.speed,
+            announce: false,
+        };
+        let control = Arc::new(Control::new(pairs, options.mac, config_change));
+        Ok(Self { attachments, control, space })
     }
 
     fn features(&self) -> u64 {
         let optional = [
             (VIRTIO_NET_F_MAC, self.space.mac.is_some()),
             (VIRTIO_NET_F_MTU, self.space.mtu.is_some()),
-            (VIRTIO_NET_F_STATUS, true),
+            (VIRTIO_NET_F_MQ, self.space.queue_pairs > 1),
+            (VIRTIO_NET_F_SPEED_DUPLEX, self.space.speed.is_some()),
         ];
-        let offered = optional.iter().filter(|(_, offered)| *offered);
-        offered.fold(self.attachment.offload_features(), |bits, &(bit, _)| bits | bit_of(bit))
+        let offered = optional.iter().filter(|(_, offered)| *offered).map(|(bit, _)| bit);
+        let offload = self.attachments.first().map_or(0, Attachment::offload_features);
+        offered.chain(&ALWAYS).fold(offload, |bits, &bit| bits | bit_of(bit))
+    }
+
+    /// virtio 1.3 §5.1.2: a pair of queues after the other, receive first; then the control queue,
+    /// behind the first pair for a driver that knows no more of them.
+    fn role(&self, index: u16, features: Features) -> Option<Role<'_>> {
+        let pairs = if features.has(VIRTIO_NET_F_MQ) { self.attachments.len() } else { 1 };
+        match self.attachments.get(..pairs)?.get(usize::from(index / 2)) {
+            Some(attachment) if index.is_multiple_of(2) => Some(Role::Receive(attachment)),
+            Some(attachment) => Some(Role::Transmit(attachment)),
+            None => {
+                let control = features.has(VIRTIO_NET_F_CTRL_VQ);
+                (control && usize::from(index) == pairs.saturating_mul(2)).then_some(Role::Control)
+            }
+        }
     }
 }
 
@@ -79,13 +141,14 @@ impl Device for Net {
             name: "net",
             device_type: VIRTIO_ID_NET,
             features: self.features(),
-            queues: self.space.queue_pairs.saturating_mul(2),
+            queues: self.space.queue_pairs.saturating_mul(2).saturating_add(1),
             max_queue_size: MAX_QUEUE_SIZE,
         }
     }
 
     fn config(&self) -> Vec<u8> {
-        self.space.to_bytes()
+        let (mac, announce) = self.control.address();
+        ConfigSpace { mac, announce, ..self.space }.to_bytes()
     }
 
     fn write_config(&self, _offset: usize, _data: &[u8]) -> Result<(), ConfigRefused> {
@@ -98,25 +161,38 @@ impl Device for Net {
         if !features.has(VIRTIO_F_VERSION_1) {
             return Err(LegacyDriver.into());
         }
-        // virtio 1.3 §5.1.2: queue 0 receives and 1 transmits.
-        let attachment = self.attachment.clone();
-        match index {
-            0 => {
-                attachment.set_offload(features)?;
-                Ok(Box::new(Receive::new(attachment, features)))
+        let control = Arc::clone(&self.control);
+        match self.role(index, features) {
+            Some(Role::Receive(attachment)) => {
+                if index == 0 {
+                    if !features.has(VIRTIO_NET_F_CTRL_VQ) {
+                        control.without_queue();
+                    }
+                    attachment.set_offload(control.offload(features))?;
+                }
+                Ok(Box::new(Receive::new(attachment.clone(), control, features)?))
             }
-            1 => Ok(Box::new(Transmit::new(attachment, features))),
-            _ => Err(format!("there is no queue {index}").into()),
+            Some(Role::Transmit(attachment)) => {
+                Ok(Box::new(Transmit::new(attachment.clone(), features)))
+            }
+            Some(Role::Control) => Ok(Box::new(ControlQueue::new(control, features))),
+            None => Err(format!("there is no queue {index}").into()),
         }
     }
 
+    fn keep(&self, kept: Kept) {
+        self.control.keep(kept);
+    }
+
     fn reset(&self) {
-        // Nothing is kept between two rings' lives but what is queued in the TAP or socket.
+        self.control.reset();
     }
 
     fn system_calls(&self) -> Vec<SystemCall> {
-        // The guest's choice of offloads reaches the TAP when a ring starts. All else about the
-        // TAP is settled, and what would attach to another (TUNSETIFF) is not among these.
-        vec![SystemCall::any(Sysno::ioctl).with(1, libc::TUNSETOFFLOAD)]
+        // The guest's choice of offloads and of pairs in use reaches the TAP, which is asked whether
+        // it is there. All else about it is settled, and what would attach to another (TUNSETIFF)
+        // is not among these.
+        let requests = [libc::TUNSETOFFLOAD, libc::TUNSETQUEUE, libc::TUNGETIFF];
+        requests.map(|request| SystemCall::any(Sysno::ioctl).with(1, request)).to_vec()
     }
 }

@@ -5,15 +5,21 @@
 //! sockets or vhost-user; that is `atoll-backend`.
 
 mod attachment;
+mod command;
 mod config_space;
+mod control;
+mod control_queue;
 mod device;
+mod filter;
 mod forward;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;
 mod header;
+mod kept_choice;
 mod mac;
 mod offload;
 mod options;
+mod pair;
 mod passt;
 mod receive;
 mod stream;

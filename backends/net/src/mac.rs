@@ -26,6 +26,18 @@ impl Mac {
     pub fn octets(self) -> [u8; 6] {
         self.0
     }
+
+    /// The address of these six bytes.
+    pub(crate) fn from_octets(octets: [u8; 6]) -> Result<Self, MacError> {
+        let [first, ..] = octets;
+        if first & 1 != 0 {
+            Err(MacError::Multicast)
+        } else if octets == [0; 6] {
+            Err(MacError::Zero)
+        } else {
+            Ok(Self(octets))
+        }
+    }
 }
 
 impl FromStr for Mac {
@@ -42,16 +54,7 @@ impl FromStr for Mac {
             }
             *octet = u8::from_str_radix(pair, 16).map_err(|_too_large| MacError::Form)?;
         }
-        let [first, ..] = octets;
-        if pairs.next().is_some() {
-            Err(MacError::Form)
-        } else if first & 1 != 0 {
-            Err(MacError::Multicast)
-        } else if octets == [0; 6] {
-            Err(MacError::Zero)
-        } else {
-            Ok(Self(octets))
-        }
+        if pairs.next().is_some() { Err(MacError::Form) } else { Self::from_octets(octets) }
     }
 }
 

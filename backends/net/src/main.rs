@@ -19,8 +19,7 @@ fn main() -> ExitCode {
             }
         };
     }
-    // What the guest is told of the network does not change while it is served.
-    atoll_backend::run(&options.backend, CAPABILITIES, |_config_change| {
-        Net::open(&options).map_err(Into::into)
+    atoll_backend::run(&options.backend, CAPABILITIES, |config_change| {
+        Net::open(&options, config_change).map_err(Into::into)
     })
 }

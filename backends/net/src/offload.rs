@@ -2,10 +2,11 @@
 //! TAP may hand over unfinished on the other. Pure: it asks nobody.
 
 use virtio_bindings::virtio_net::{
-    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4,
-    VIRTIO_NET_F_GUEST_TSO6, VIRTIO_NET_F_GUEST_UFO, VIRTIO_NET_F_GUEST_USO4,
-    VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6,
-    VIRTIO_NET_F_HOST_UFO, VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_MRG_RXBUF,
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_CTRL_GUEST_OFFLOADS, VIRTIO_NET_F_GUEST_CSUM,
+    VIRTIO_NET_F_GUEST_ECN, VIRTIO_NET_F_GUEST_TSO4, VIRTIO_NET_F_GUEST_TSO6,
+    VIRTIO_NET_F_GUEST_UFO, VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6,
+    VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_HOST_UFO,
+    VIRTIO_NET_F_HOST_USO, VIRTIO_NET_F_MRG_RXBUF,
 };
 
 const CSUM: u32 = libc::TUN_F_CSUM;
@@ -16,13 +17,29 @@ const UFO: u32 = libc::TUN_F_UFO;
 /// UDP segmentation for both families: the kernel takes these two (Linux 6.2) together only.
 pub(crate) const USO: u32 = libc::TUN_F_USO4 | libc::TUN_F_USO6;
 
+/// What the driver may turn off and on with VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET.
+const GUEST_OFFLOADS: [u32; 7] = [
+    VIRTIO_NET_F_GUEST_CSUM,
+    VIRTIO_NET_F_GUEST_TSO4,
+    VIRTIO_NET_F_GUEST_TSO6,
+    VIRTIO_NET_F_GUEST_ECN,
+    VIRTIO_NET_F_GUEST_UFO,
+    VIRTIO_NET_F_GUEST_USO4,
+    VIRTIO_NET_F_GUEST_USO6,
+];
+
 /// The driver's choice of features, asked by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Features(u64);
 
 impl Features {
-    pub(crate) fn new(accepted: u64) -> Self {
+    pub(crate) const fn new(accepted: u64) -> Self {
         Self(accepted)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bits(self) -> u64 {
+        self.0
     }
 
     pub(crate) fn has(self, bit: u32) -> bool {
@@ -49,6 +66,14 @@ impl Features {
         CSUM | tcp4 | tcp6 | ecn | uso | self.flag(VIRTIO_NET_F_GUEST_UFO, UFO)
     }
 
+    /// These features with `offloads` in the place of what of them the driver takes unfinished
+    /// (virtio 1.3 §5.1.6.5.6); `None` if there are others among those.
+    pub(crate) fn guest_offloads(self, offloads: u64) -> Option<Self> {
+        let changeable = GUEST_OFFLOADS.iter().fold(0, |bits, &bit| bits | bit_of(bit));
+        let possible = self.0 & changeable;
+        (offloads & !possible == 0).then_some(Self(self.0 & !changeable | offloads))
+    }
+
     fn flag(self, bit: u32, flag: u32) -> u32 {
         if self.has(bit) { flag } else { 0 }
     }
@@ -68,6 +93,7 @@ pub(crate) fn offered(uso: bool) -> u64 {
         VIRTIO_NET_F_HOST_ECN,
         VIRTIO_NET_F_HOST_UFO,
         VIRTIO_NET_F_MRG_RXBUF,
+        VIRTIO_NET_F_CTRL_GUEST_OFFLOADS,
     ];
     let with_uso = [VIRTIO_NET_F_GUEST_USO4, VIRTIO_NET_F_GUEST_USO6, VIRTIO_NET_F_HOST_USO];
     let with_uso = if uso { with_uso.as_slice() } else { &[] };

@@ -6,12 +6,21 @@ use clap::Parser;
 
 use crate::{Forward, Mac};
 
+/// As many as vhost-user can number the queues of, with the control queue.
+const MAX_PAIRS: i64 = 127;
+/// The largest speed that is one (virtio 1.3 §5.1.4).
+const MAX_SPEED: i64 = 0x7fff_ffff;
+
 const EXAMPLES: &str = "\
 Examples:
   Make a TAP for user 1000, and serve it:
     ip tuntap add dev tap0 mode tap user 1000
     ip link set tap0 up
     atoll-net --socket-path=/run/vm/net.sock --tap=tap0 --mac=52:54:00:12:34:56
+
+  Serve a TAP with four pairs of queues:
+    ip tuntap add dev tap0 mode tap multi_queue
+    atoll-net --socket-path=/run/vm/net.sock --tap=tap0 --queue-pairs=4
 
   Serve a TAP that somebody else has opened as descriptor 3, over a connected socket 4:
     atoll-net --fd=4 --tap-fd=3
@@ -35,9 +44,21 @@ pub struct Options {
     )]
     pub tap: Option<String>,
 
-    /// Inherited descriptor of an open TAP (IFF_TAP, IFF_NO_PI, IFF_VNET_HDR)
+    /// Inherited descriptor of an open TAP (IFF_TAP, IFF_NO_PI, IFF_VNET_HDR); repeated, one for
+    /// each pair of queues (IFF_MULTI_QUEUE)
     #[arg(long, value_name = "N", conflicts_with = "user_net")]
-    pub tap_fd: Option<RawFd>,
+    pub tap_fd: Vec<RawFd>,
+
+    /// Pairs of queues, each with threads and a queue of the TAP of its own; the TAP has to be made
+    /// for several (`ip tuntap add … multi_queue`)
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        conflicts_with_all = ["tap_fd", "user_net"],
+        value_parser = clap::value_parser!(u16).range(1..=MAX_PAIRS)
+    )]
+    pub queue_pairs: u16,
 
     /// User-mode network through passt, which has to be installed: DHCP, DNS, IPv4 and IPv6; the
     /// guest reaches what this user reaches, and this host under the gateway's address
@@ -60,6 +81,10 @@ pub struct Options {
     /// Largest packet that the guest should send, without the Ethernet header
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(68..))]
     pub mtu: Option<u16>,
+
+    /// Speed that the guest is told, in millions of bits a second
+    #[arg(long, value_name = "MBITS", value_parser = clap::value_parser!(u32).range(1..=MAX_SPEED))]
+    pub speed: Option<u32>,
 
     /// What every device process takes.
     #[command(flatten)]

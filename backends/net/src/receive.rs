@@ -9,16 +9,18 @@
 #![warn(clippy::panic, clippy::unreachable)]
 
 use std::collections::VecDeque;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use atoll_backend::{Chain, Received, Vring, VringError, Wait, Worker};
-use nix::poll::PollFlags;
 
+use crate::TapError;
 use crate::attachment::Attachment;
+use crate::control::Control;
+use crate::filter::{Filter, LOOKED_AT};
 use crate::header::{HEADER, MAX_FRAME, NUM_BUFFERS};
 use crate::offload::Features;
+use crate::pair::Served;
 use crate::stream::Connection;
 
 /// The largest packet, with its header.
@@ -41,6 +43,11 @@ struct Held {
 /// The worker of a receive queue.
 pub(crate) struct Receive {
     attachment: Attachment,
+    _served: Option<Served>,
+    control: Arc<Control>,
+    /// The control's filter, and its number among the changes.
+    filter: Arc<Filter>,
+    seen: u64,
     /// Where the user-mode network was read last.
     connection: Option<Arc<Connection>>,
     mergeable: bool,
@@ -53,14 +60,24 @@ pub(crate) struct Receive {
     /// Takes what does not fit. Only touched, and so only resident, where that happens.
     spill: Box<[u8]>,
     dropped: u64,
+    unwanted: u64,
 }
 
 impl Receive {
-    pub(crate) fn new(attachment: Attachment, features: Features) -> Self {
+    pub(crate) fn new(
+        attachment: Attachment,
+        control: Arc<Control>,
+        features: Features,
+    ) -> Result<Self, TapError> {
         // Only a checksum is left undone in packets of usual size.
         let segments = features.tap_offload() & !libc::TUN_F_CSUM != 0;
-        Self {
+        let seen = control.changes();
+        Ok(Self {
+            _served: attachment.serve()?,
             attachment,
+            filter: control.filter(),
+            seen,
+            control,
             connection: None,
             mergeable: features.mergeable(),
             wanted: if segments { MAX_PACKET } else { USUAL_PACKET },
@@ -69,7 +86,8 @@ impl Receive {
             held: None,
             spill: vec![0; MAX_PACKET].into_boxed_slice(),
             dropped: 0,
-        }
+            unwanted: 0,
+        })
     }
 
     /// Takes chains until there is room for a packet, or no more of them.
@@ -106,9 +124,42 @@ impl Receive {
             .map_err(|lost| VringError::Device(lost.into()))
     }
 
-    /// What says that there is a packet.
-    fn packets(&self) -> BorrowedFd<'_> {
-        self.attachment.readable(self.connection.as_deref())
+    /// Waits for a packet.
+    fn until_packet(&self) -> Wait<'_> {
+        self.attachment.until_readable(self.connection.as_deref())
+    }
+
+    /// Whether the driver wants a packet that was read.
+    fn is_wanted(&mut self, packet: Received) -> bool {
+        let changes = self.control.changes();
+        if changes != self.seen {
+            (self.seen, self.filter) = (changes, self.control.filter());
+        }
+        if self.filter.is_open() {
+            return true;
+        }
+        let mut start = [0; HEADER.saturating_add(LOOKED_AT)];
+        let len = self.copy_start(packet, &mut start);
+        let frame = start.get(HEADER..len).unwrap_or_default();
+        self.filter.passes(frame)
+    }
+
+    /// Copies the first bytes of a packet. Those in the guest's memory may be any by now, which is
+    /// the guest's own affair.
+    fn copy_start(&self, packet: Received, start: &mut [u8]) -> usize {
+        let mut copied = 0usize;
+        let mut placed = packet.placed;
+        for mut writer in self.posted.iter().filter_map(|chain| chain.writer().ok()) {
+            let here = writer.len().min(placed);
+            let room = start.get_mut(copied..).unwrap_or_default();
+            let Some(room) = room.get_mut(..here.min(room.len())) else { break };
+            copied = copied.saturating_add(writer.copy_back(room));
+            placed = placed.saturating_sub(here);
+        }
+        let spilled = self.spill.get(..packet.spilled).unwrap_or_default();
+        let room = start.get_mut(copied..).unwrap_or_default();
+        room.iter_mut().zip(spilled).for_each(|(to, from)| *to = *from);
+        copied.saturating_add(room.len().min(spilled.len()))
     }
 
     /// Completes the chains that `packet` fills. It fits.
@@ -176,12 +227,15 @@ impl Worker for Receive {
                 None if self.posted.is_empty() => return Ok(Wait::kick()),
                 None => match self.read()? {
                     Some(packet) => packet,
-                    None => return Ok(Wait::no_kick().on(self.packets(), PollFlags::POLLIN)),
+                    None => return Ok(self.until_packet()),
                 },
             };
             let len = packet.placed.saturating_add(packet.spilled);
             if !(HEADER..=MAX_PACKET).contains(&len) {
                 self.drop_packet();
+            } else if held.is_none() && !self.is_wanted(packet) {
+                // The next one takes its place.
+                self.unwanted = self.unwanted.saturating_add(1);
             } else if len <= self.packet_room() {
                 self.deliver(vring, packet)?;
             } else if self.mergeable {
@@ -198,7 +252,7 @@ impl Worker for Receive {
                 self.drop_packet();
             }
         }
-        Ok(Wait::no_kick().on(self.packets(), PollFlags::POLLIN))
+        Ok(self.until_packet())
     }
 
     fn drain(&mut self, vring: &mut Vring) -> Result<(), VringError> {
@@ -211,6 +265,7 @@ impl Worker for Receive {
         if self.dropped > 0 {
             tracing::info!("{} packets for the guest were dropped", self.dropped);
         }
+        tracing::debug!("{} packets were not what the guest wants", self.unwanted);
         Ok(())
     }
 }

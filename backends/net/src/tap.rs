@@ -36,6 +36,11 @@ mod ioctl {
     );
     ioctl_read_bad!(get_iff, request_code_read!(b'T', 210, size_of::<libc::c_uint>()), libc::ifreq);
     ioctl_write_int_bad!(set_offload, request_code_write!(b'T', 208, size_of::<libc::c_uint>()));
+    ioctl_write_ptr_bad!(
+        set_queue,
+        request_code_write!(b'T', 217, size_of::<libc::c_int>()),
+        libc::ifreq
+    );
     ioctl_write_ptr!(set_header_size, b'T', 216, libc::c_int);
     ioctl_write_ptr!(set_little_endian, b'T', 220, libc::c_int);
 }
@@ -76,6 +81,31 @@ pub enum TapError {
         /// Its name.
         name: String,
     },
+    /// It was made for one queue.
+    #[error(
+        "TAP {name} has a single queue; make it with `ip tuntap add dev {name} mode tap multi_queue`"
+    )]
+    SingleQueue {
+        /// Its name.
+        name: String,
+    },
+    /// It has no more queues to give.
+    #[error("TAP {name} does not have {pairs} free queues; other processes are attached to it")]
+    QueuesInUse {
+        /// Its name.
+        name: String,
+        /// How many were to be had.
+        pairs: u16,
+    },
+    /// The queues are of several TAPs.
+    #[error("--tap-fd={fd} is of another TAP than the first one")]
+    OtherTap {
+        /// Its number.
+        fd: RawFd,
+    },
+    /// There is no descriptor left to be told with.
+    #[error("cannot make an event descriptor")]
+    Event(#[source] io::Error),
     /// The kernel's driver is not there, or not for this user.
     #[error("cannot open {CLONE_DEVICE}, which attaching to a TAP takes (kernel module tun)")]
     Driver(#[source] io::Error),
@@ -132,44 +162,50 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Attaches to the TAP `name`, which has to exist: one that the kernel would make here would
-    /// be down, in no bridge, and gone at the end.
+    /// Attaches to the TAP `name` with a queue of it for each of `pairs`. It has to exist: one that
+    /// the kernel would make here would be down, in no bridge, and gone at the end.
     ///
     /// # Errors
     /// [`TapError`].
-    pub fn attach(name: &str) -> Result<Self, TapError> {
+    pub fn attach(name: &str, pairs: u16) -> Result<Vec<Self>, TapError> {
         let mut request = interface(name)?;
         let missing = TapError::Missing { name: name.into() };
         // An error can only mean that there is none.
         if if_nametoindex(name).is_err() {
             return Err(missing);
         }
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-            .open(CLONE_DEVICE)
-            .map_err(TapError::Driver)?;
-        let mut attached = set_interface(&file, &mut request, FLAGS);
-        if attached == Err(Errno::EINVAL) {
-            // The kernel wants to hear whether a TAP has several queues.
-            attached = set_interface(&file, &mut request, FLAGS | IFF_MULTI_QUEUE);
-        }
-        let name = || name.to_owned();
-        attached.map_err(|errno| match errno {
-            Errno::EINVAL => TapError::NotTap { name: name() },
-            Errno::EBUSY => TapError::Busy { name: name() },
-            Errno::EPERM => TapError::NotPermitted { name: name() },
-            errno => TapError::Attach { name: name(), source: errno.into() },
-        })?;
-        Self::set_up(file, name())
+        let queues = (0..pairs).map(|_| {
+            let file = open_driver()?;
+            let mut attached = match pairs {
+                1 => set_interface(&file, &mut request, FLAGS),
+                _ => set_interface(&file, &mut request, FLAGS | IFF_MULTI_QUEUE),
+            };
+            if attached == Err(Errno::EINVAL) && pairs == 1 {
+                // The kernel wants to hear whether a TAP has several queues.
+                attached = set_interface(&file, &mut request, FLAGS | IFF_MULTI_QUEUE);
+            }
+            attached.map_err(|errno| not_attached(name, pairs, &file, errno))?;
+            Self::set_up(file, name.to_owned())
+        });
+        queues.collect()
     }
 
-    /// Takes over a TAP that was opened by somebody else.
+    /// Takes over the queues of a TAP that were opened by somebody else.
     ///
     /// # Errors
     /// [`TapError`].
-    pub fn inherit(fd: RawFd) -> Result<Self, TapError> {
+    pub fn inherit(fds: &[RawFd]) -> Result<Vec<Self>, TapError> {
+        let several = fds.len() > 1;
+        let taps = fds.iter().map(|fd| Self::inherit_one(*fd, several));
+        let taps: Vec<_> = taps.collect::<Result<_, _>>()?;
+        let first = taps.first().map(Self::name);
+        match taps.iter().position(|tap| Some(tap.name()) != first) {
+            Some(other) => Err(TapError::OtherTap { fd: fds.get(other).copied().unwrap_or(-1) }),
+            None => Ok(taps),
+        }
+    }
+
+    fn inherit_one(fd: RawFd, several: bool) -> Result<Self, TapError> {
         let no_descriptor = |errno: Errno| TapError::Descriptor { fd, source: errno.into() };
         // SAFETY: a borrow for one call, which reports descriptors that are not open.
         let borrowed = unsafe { BorrowedFd::borrow_raw(fd.max(0)) };
@@ -192,6 +228,7 @@ impl Tap {
             (lacks(IFF_TAP), "IFF_TAP, so it is a TUN"),
             (lacks(IFF_NO_PI), "IFF_NO_PI"),
             (lacks(IFF_VNET_HDR), "IFF_VNET_HDR"),
+            (several && lacks(IFF_MULTI_QUEUE), "IFF_MULTI_QUEUE, which several queues take"),
         ];
         if let Some((_, missing)) = missing.into_iter().find(|(missing, _)| *missing) {
             return Err(TapError::Mode { fd, missing });
@@ -227,6 +264,28 @@ impl Tap {
         self.uso
     }
 
+    /// Lets the kernel spread packets over this queue as well, or no more (TUNSETQUEUE).
+    pub(crate) fn set_queue(&self, attached: bool) -> Result<(), TapError> {
+        let mut request = empty_request();
+        let flag = if attached { libc::IFF_ATTACH_QUEUE } else { libc::IFF_DETACH_QUEUE };
+        // The flags are the low bits of a short.
+        request.ifr_ifru.ifru_flags = flag as libc::c_short;
+        // SAFETY: the kernel reads an `ifreq`, with its flags set.
+        let set = unsafe { ioctl::set_queue(self.file.as_raw_fd(), &raw const request) };
+        set.map(drop).map_err(|errno| TapError::Setting {
+            what: "queues in use",
+            name: self.name.to_string(),
+            source: errno.into(),
+        })
+    }
+
+    /// Whether the interface of this queue, which is in use, was deleted.
+    pub(crate) fn is_gone(&self) -> bool {
+        let mut request = empty_request();
+        // SAFETY: the kernel writes an `ifreq`, which `request` is.
+        unsafe { ioctl::get_iff(self.file.as_raw_fd(), &raw mut request) }.is_err()
+    }
+
     /// Says what may be left undone in packets that are read (TUNSETOFFLOAD).
     pub(crate) fn set_offload(&self, flags: c_uint) -> Result<(), TapError> {
         set_offload(&self.file, flags).map_err(|errno| TapError::Setting {
@@ -240,6 +299,35 @@ impl Tap {
 impl AsFd for Tap {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+fn open_driver() -> Result<File, TapError> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
+        .open(CLONE_DEVICE)
+        .map_err(TapError::Driver)
+}
+
+/// What it means that `file` can't be attached to a TAP.
+fn not_attached(name: &str, pairs: u16, file: &File, errno: Errno) -> TapError {
+    let name = name.to_owned();
+    match errno {
+        Errno::EINVAL => {
+            // One with a single queue, in use or not, is told from what is no TAP by trying.
+            let single =
+                interface(&name).map(|mut request| set_interface(file, &mut request, FLAGS));
+            match single {
+                Ok(Ok(()) | Err(Errno::EBUSY)) if pairs > 1 => TapError::SingleQueue { name },
+                _ => TapError::NotTap { name },
+            }
+        }
+        Errno::EBUSY => TapError::Busy { name },
+        Errno::EPERM => TapError::NotPermitted { name },
+        Errno::E2BIG => TapError::QueuesInUse { name, pairs },
+        errno => TapError::Attach { name, source: errno.into() },
     }
 }
 

@@ -12,7 +12,7 @@ use atoll_backend::{Chain, ChainFault, Reader, Vring, VringError, Wait, Worker};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 
-use crate::attachment::Attachment;
+use crate::attachment::{Attachment, not_attached};
 use crate::header::{HEADER, HeaderFault, TransmitHeader};
 use crate::offload::Features;
 use crate::stream::{Connection, UserNet};
@@ -66,11 +66,16 @@ impl Transmit {
     }
 
     fn write(&mut self, frame: &mut Reader<'_>, header: &[u8]) -> Result<(), Unsent> {
-        let tap = match &self.attachment {
-            Attachment::Tap(tap) => tap,
+        let pair = match &self.attachment {
+            Attachment::Tap(pair) => pair,
             Attachment::User(user) => return to_user(user, &mut self.connection, frame),
         };
-        let written = frame.write_packet(tap.as_fd(), header);
+        let tap = pair.out();
+        let mut written = frame.write_packet(tap.as_fd(), header);
+        if written.as_ref().is_err_and(not_attached) && !pair.is_gone() {
+            // It went out of use this moment, and another is there.
+            written = frame.write_packet(pair.out().as_fd(), header);
+        }
         written.map(drop).map_err(|error| match error.kind() {
             ErrorKind::WouldBlock => Unsent::Later,
             _ => match errno(&error) {

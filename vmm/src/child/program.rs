@@ -109,6 +109,7 @@ fn net_arguments(net: &NetConfig) -> Vec<OsString> {
     };
     arguments.extend(net.mac.as_ref().map(|mac| option("mac", mac)));
     arguments.extend(net.mtu.map(|mtu| option("mtu", mtu.to_string())));
+    arguments.extend(net.queue_pairs.map(|pairs| option("queue-pairs", pairs.to_string())));
     arguments
 }
 

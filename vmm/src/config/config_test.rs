@@ -128,6 +128,8 @@ fn a_network_card_is_on_a_tap_or_on_the_user_mode_network() {
     assert_eq!(to("user,hostfwd=tcp:2222:22+udp:53:53").unwrap(), NetTo::User(forwards.to_vec()));
     assert!(to("user,tap=tap0").is_err());
     assert!(to("mtu=1400").is_err());
+    assert_eq!(NetConfig::from_text("tap=tap0,queue-pairs=4").unwrap().queue_pairs, Some(4));
+    assert!(to("user,queue-pairs=4").is_err());
     let error = to("tap=tap0,hostfwd=tcp:1:2").unwrap_err().to_string();
     assert_eq!(error, "--net: hostfwd goes with user, as in user,hostfwd=tcp:2222:22");
 }

@@ -242,6 +242,8 @@ pub struct NetConfig {
     pub mac: Option<String>,
     /// The link's MTU in bytes.
     pub mtu: Option<u16>,
+    /// Pairs of queues; one unless given.
+    pub queue_pairs: Option<u16>,
     /// Whether its process gives up what it does not need.
     pub sandbox: bool,
     /// What becomes of the machine while nobody serves it.
@@ -269,6 +271,8 @@ struct NetKeys {
     mac: Option<String>,
     #[serde(default, deserialize_with = "parsed_option")]
     mtu: Option<u16>,
+    #[serde(default, rename = "queue-pairs", deserialize_with = "parsed_option")]
+    queue_pairs: Option<u16>,
     #[serde(default = "on", deserialize_with = "switch")]
     sandbox: bool,
     #[serde(default, rename = "on-disconnect", deserialize_with = "parsed")]
@@ -292,15 +296,18 @@ impl TryFrom<NetKeys> for NetConfig {
             }
             _ => return Err("it takes exactly one of tap=NAME and user"),
         };
-        let NetKeys { mac, mtu, sandbox, on_disconnect, id, .. } = keys;
-        Ok(Self { to, mac, mtu, sandbox, on_disconnect, id })
+        if keys.queue_pairs.is_some() && matches!(to, NetTo::User(_)) {
+            return Err("queue-pairs goes with tap; the user-mode network has one pair");
+        }
+        let NetKeys { mac, mtu, queue_pairs, sandbox, on_disconnect, id, .. } = keys;
+        Ok(Self { to, mac, mtu, queue_pairs, sandbox, on_disconnect, id })
     }
 }
 
 impl Section for NetConfig {
     const NAME: &'static str = "net";
     const KEYS: &'static [&'static str] =
-        &["tap", "user", "hostfwd", "mac", "mtu", "sandbox", "on-disconnect", "id"];
+        &["tap", "user", "hostfwd", "mac", "mtu", "queue-pairs", "sandbox", "on-disconnect", "id"];
 }
 
 /// `--console`

@@ -27,7 +27,7 @@ fn net(args: &[&str]) -> Command {
 
 #[test]
 fn wrong_options_are_named() {
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 13] = [
         (&[], "--tap"),
         (&["--tap=tap0", "--tap-fd=3"], "--tap-fd"),
         (&["--tap=tap0", "--mac=nonsense"], "six pairs of hexadecimal digits"),
@@ -35,6 +35,9 @@ fn wrong_options_are_named() {
         (&["--tap=tap0", "--mtu=67"], "67 is not in 68..=65535"),
         (&["--tap=tap0", "--mtu=65536"], "65536 is not in 68..=65535"),
         (&["--tab=tap0"], "--tap"),
+        (&["--tap=tap0", "--queue-pairs=0"], "0 is not in 1..=127"),
+        (&["--tap=tap0", "--queue-pairs=128"], "128 is not in 1..=127"),
+        (&["--user-net", "--queue-pairs=2"], "--queue-pairs"),
         (&["--user-net", "--tap=tap0"], "--user-net"),
         (&["--user-net", "--hostfwd=2222:22"], "such as tcp:2222:22"),
         (&["--tap=tap0", "--hostfwd=tcp:2222:22"], "--hostfwd"),
@@ -63,6 +66,16 @@ fn an_interface_that_is_no_tap_is_named() {
         fails(&mut net(&["--tap=lo"]), FAILED, "interface lo is not a TAP");
         network::ip("tuntap add dev tun0 mode tun");
         fails(&mut net(&["--tap=tun0"]), FAILED, "interface tun0 is not a TAP");
+    }
+}
+
+#[test]
+fn a_tap_of_one_queue_is_named_where_several_are_asked_for() {
+    if network::enter().is_some() {
+        let sentence = "TAP tap0 has a single queue; make it with `ip tuntap add dev tap0 mode tap \
+                        multi_queue`";
+        fails(&mut net(&["--tap=tap0", "--queue-pairs=4"]), FAILED, sentence);
+        fails(&mut net(&["--tap=lo", "--queue-pairs=4"]), FAILED, "interface lo is not a TAP");
     }
 }
 

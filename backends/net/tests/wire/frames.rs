@@ -8,12 +8,12 @@ use crate::network::{self, GUEST_MAC, HOST_MAC, Wiretap, checksum, frame, ipv4, 
 use crate::rig::{CSUM, GUEST_CSUM, GUEST_TSO4, MOMENT, MRG_RXBUF, Rig, USUAL};
 
 /// Bytes that differ by place, so that none can be lost or swapped unseen.
-fn pattern(len: usize) -> Vec<u8> {
+pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at * 31 + at / 251) as u8).collect()
 }
 
 /// A TCP segment of the host for the guest, with its checksum left to fill in.
-fn tcp_segment(payload: &[u8]) -> Vec<u8> {
+pub(crate) fn tcp_segment(payload: &[u8]) -> Vec<u8> {
     let mut tcp = [0x30, 0x39, 0x10, 0x92, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xff, 0xff].to_vec();
     tcp.extend_from_slice(&pseudo_sum(6, 20 + payload.len()).to_be_bytes());
     tcp.extend_from_slice(&[0, 0]);
@@ -22,7 +22,7 @@ fn tcp_segment(payload: &[u8]) -> Vec<u8> {
 }
 
 /// The packet socket's header for [`tcp_segment`]: to be split into segments of 1448 bytes.
-fn segmented() -> [u8; Wiretap::HEADER] {
+pub(crate) fn segmented() -> [u8; Wiretap::HEADER] {
     let header = NetHeader {
         flags: 1,
         gso_type: 1,

@@ -7,10 +7,13 @@
 )]
 
 mod commands;
+mod control;
 mod frames;
 mod front_ends;
 mod hostile;
+mod line;
 mod network;
+mod pairs;
 mod process;
 mod rig;
 mod sandbox;

@@ -47,15 +47,17 @@ fn configuration_and_features_are_what_the_command_line_says() {
         "--tap=tap0".into(),
         "--mac=52:54:00:12:34:56".into(),
         "--mtu=1400".into(),
+        "--speed=10000".into(),
     ];
     let mut process = Process::spawn(env!("CARGO_BIN_EXE_atoll-net"), args).unwrap();
     let mut device = FrontEnd::connect(&socket, Memory::new(1 << 20).unwrap()).unwrap();
     device.negotiate(VERSION_1).unwrap();
-    let (mac, mtu, status) = (1 << 5, 1 << 3, 1 << 16);
-    assert_eq!(device.offered() & (mac | mtu | status), mac | mtu | status);
-    assert_eq!(device.queue_count().unwrap(), 2);
-    let config = device.config(0, 12).unwrap();
-    assert_eq!(config, [0x52, 0x54, 0, 0x12, 0x34, 0x56, 1, 0, 1, 0, 0x78, 5]);
+    let told = 1 << 5 | 1 << 3 | 1 << 16 | 1 << 63;
+    assert_eq!(device.offered() & told, told, "MAC, MTU, STATUS and SPEED_DUPLEX");
+    assert_eq!(device.queue_count().unwrap(), 3);
+    let config = device.config(0, 17).unwrap();
+    assert_eq!(config[..12], [0x52, 0x54, 0, 0x12, 0x34, 0x56, 1, 0, 1, 0, 0x78, 5]);
+    assert_eq!(config[12..], [0x10, 0x27, 0, 0, 1], "its speed, and full duplex");
     assert!(device.write_config(0, &[2; 6]).is_err(), "the address cannot be changed");
     let (status, stderr) = process.terminate().unwrap();
     assert!(status.success(), "{status}: {stderr}");
