@@ -24,7 +24,7 @@ use crate::passt::Keeper;
 use crate::receive::Receive;
 use crate::stream::UserNet;
 use crate::transmit::Transmit;
-use crate::{Options, PasstError, Tap, TapError};
+use crate::{Mac, Options, PasstError, Tap, TapError};
 
 /// What `--print-capabilities` says.
 pub const CAPABILITIES: Capabilities = Capabilities { device_type: "net", features: &[] };
@@ -80,16 +80,13 @@ impl Net {
     /// # Errors
     /// [`OpenError`] when it can't be used.
     pub fn open(options: &Options, config_change: ConfigChange) -> Result<Self, OpenError> {
+        let mut mac = options.mac;
         let (attachments, pairs) = if options.user_net {
             let user = UserNet::new(Keeper::start(&options.hostfwd)?);
             (vec![Attachment::User(user)], Vec::new())
         } else {
-            let taps = match (options.tap_fd.as_slice(), &options.tap) {
-                ([], name) => {
-                    Tap::attach(name.as_deref().unwrap_or_default(), options.queue_pairs)?
-                }
-                (fds, _) => Tap::inherit(fds)?,
-            };
+            let (taps, address) = taps(options)?;
+            mac = mac.or(address);
             let pairs = Pair::of(taps)?;
             (pairs.iter().cloned().map(Attachment::Tap).collect(), pairs)
         };
@@ -97,14 +94,14 @@ impl Net {
             tracing::info!("attached to {first}");
         }
         let space = ConfigSpace {
-            mac: options.mac,
+            mac,
             mtu: options.mtu,
             // At most as many as the command line may say.
             queue_pairs: attachments.len() as u16,
             speed: options.speed,
             announce: false,
         };
-        let control = Arc::new(Control::new(pairs, options.mac, config_change));
+        let control = Arc::new(Control::new(pairs, mac, config_change));
         Ok(Self { attachments, control, space })
     }
 
@@ -132,6 +129,18 @@ impl Net {
                 (control && usize::from(index) == pairs.saturating_mul(2)).then_some(Role::Control)
             }
         }
+    }
+}
+
+/// Attaches to the TAP that the command line names; with the address that the guest has to have, if
+/// there is one.
+fn taps(options: &Options) -> Result<(Vec<Tap>, Option<Mac>), TapError> {
+    let pairs = options.queue_pairs;
+    match (&options.bridge, &options.macvtap, options.tap_fd.as_slice()) {
+        (Some(bridge), ..) => Ok((Tap::make(bridge, options.mtu, pairs)?, None)),
+        (_, Some(name), _) => Tap::macvtap(name, pairs),
+        (.., []) => Ok((Tap::attach(options.tap.as_deref().unwrap_or_default(), pairs)?, None)),
+        (.., fds) => Ok((Tap::inherit(fds)?, None)),
     }
 }
 

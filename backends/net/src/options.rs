@@ -22,6 +22,9 @@ Examples:
     ip tuntap add dev tap0 mode tap multi_queue
     atoll-net --socket-path=/run/vm/net.sock --tap=tap0 --queue-pairs=4
 
+  Join a new TAP to a bridge, as root, and give up all rights but those it needs:
+    atoll-net --socket-path=/run/vm/net.sock --bridge=br0
+
   Serve a TAP that somebody else has opened as descriptor 3, over a connected socket 4:
     atoll-net --fd=4 --tap-fd=3
 
@@ -39,15 +42,25 @@ pub struct Options {
     #[arg(
         long,
         value_name = "NAME",
-        conflicts_with_all = ["tap_fd", "user_net"],
-        required_unless_present_any = ["tap_fd", "user_net", "print_capabilities", "keep_passt"]
+        group = "network",
+        required_unless_present_any = [
+            "tap_fd", "bridge", "macvtap", "user_net", "print_capabilities", "keep_passt"
+        ]
     )]
     pub tap: Option<String>,
 
     /// Inherited descriptor of an open TAP (IFF_TAP, IFF_NO_PI, IFF_VNET_HDR); repeated, one for
     /// each pair of queues (IFF_MULTI_QUEUE)
-    #[arg(long, value_name = "N", conflicts_with = "user_net")]
+    #[arg(long, value_name = "N", group = "network")]
     pub tap_fd: Vec<RawFd>,
+
+    /// Bridge to join a new TAP to, which is removed at the end; this takes CAP_NET_ADMIN
+    #[arg(long, value_name = "NAME", group = "network")]
+    pub bridge: Option<String>,
+
+    /// macvtap interface to attach to; it has to exist, and its address is the guest's
+    #[arg(long, value_name = "NAME", group = "network")]
+    pub macvtap: Option<String>,
 
     /// Pairs of queues, each with threads and a queue of the TAP of its own; the TAP has to be made
     /// for several (`ip tuntap add … multi_queue`)
@@ -62,12 +75,12 @@ pub struct Options {
 
     /// User-mode network through passt, which has to be installed: DHCP, DNS, IPv4 and IPv6; the
     /// guest reaches what this user reaches, and this host under the gateway's address
-    #[arg(long)]
+    #[arg(long, group = "network")]
     pub user_net: bool,
 
     /// With --user-net: port of the host's that leads to one of the guest's, such as tcp:2222:22 or
     /// udp:127.0.0.1:5353:53; may be repeated
-    #[arg(long, value_name = "PROTOCOL:[ADDRESS:]PORT:PORT", conflicts_with_all = ["tap", "tap_fd"])]
+    #[arg(long, value_name = "PROTOCOL:[ADDRESS:]PORT:PORT", conflicts_with_all = ["tap", "tap_fd", "bridge", "macvtap"])]
     pub hostfwd: Vec<Forward>,
 
     /// To be the process that keeps passt running, with its front on standard input.

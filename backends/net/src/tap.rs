@@ -1,11 +1,11 @@
-//! A TAP interface of the host: attaching to it, by name or by descriptor, and setting it up so
-//! that it speaks the virtio header. Packets pass elsewhere.
+//! A TAP or macvtap interface of the host: attaching to it, by name or by descriptor, or making it,
+//! and setting it up so that it speaks the virtio header. Packets pass elsewhere.
 
-use std::ffi::CStr;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use libc::{IFF_MULTI_QUEUE, IFF_NO_PI, IFF_TAP, IFF_VNET_HDR, c_int, c_uint, ifreq};
@@ -14,9 +14,11 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::net::if_::if_nametoindex;
 
 use crate::header::HEADER;
+use crate::link::{self, Link};
 use crate::offload::USO;
+use crate::{Mac, TapError};
 
-const CLONE_DEVICE: &str = "/dev/net/tun";
+pub(crate) const CLONE_DEVICE: &str = "/dev/net/tun";
 /// What is asked of the kernel: whole Ethernet frames, each behind a virtio header.
 const FLAGS: c_int = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
 
@@ -43,114 +45,6 @@ mod ioctl {
     );
     ioctl_write_ptr!(set_header_size, b'T', 216, libc::c_int);
     ioctl_write_ptr!(set_little_endian, b'T', 220, libc::c_int);
-}
-
-/// The TAP can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TapError {
-    /// No interface of that name exists.
-    #[error("TAP {name} does not exist; make it with `ip tuntap add dev {name} mode tap`")]
-    Missing {
-        /// Its name.
-        name: String,
-    },
-    /// No interface can have that name.
-    #[error("'{name}' cannot be an interface: a name has 1 to 15 bytes without '/' and spaces")]
-    Name {
-        /// The name.
-        name: String,
-    },
-    /// The interface is something else.
-    #[error("interface {name} is not a TAP (perhaps a TUN, or not made by `ip tuntap add`)")]
-    NotTap {
-        /// Its name.
-        name: String,
-    },
-    /// Somebody else is attached.
-    #[error("TAP {name} is in use by another process")]
-    Busy {
-        /// Its name.
-        name: String,
-    },
-    /// It belongs to another user.
-    #[error(
-        "attaching to TAP {name} is not permitted; it has to be made for this user \
-         (`ip tuntap add dev {name} mode tap user NAME`)"
-    )]
-    NotPermitted {
-        /// Its name.
-        name: String,
-    },
-    /// It was made for one queue.
-    #[error(
-        "TAP {name} has a single queue; make it with `ip tuntap add dev {name} mode tap multi_queue`"
-    )]
-    SingleQueue {
-        /// Its name.
-        name: String,
-    },
-    /// It has no more queues to give.
-    #[error("TAP {name} does not have {pairs} free queues; other processes are attached to it")]
-    QueuesInUse {
-        /// Its name.
-        name: String,
-        /// How many were to be had.
-        pairs: u16,
-    },
-    /// The queues are of several TAPs.
-    #[error("--tap-fd={fd} is of another TAP than the first one")]
-    OtherTap {
-        /// Its number.
-        fd: RawFd,
-    },
-    /// There is no descriptor left to be told with.
-    #[error("cannot make an event descriptor")]
-    Event(#[source] io::Error),
-    /// The kernel's driver is not there, or not for this user.
-    #[error("cannot open {CLONE_DEVICE}, which attaching to a TAP takes (kernel module tun)")]
-    Driver(#[source] io::Error),
-    /// Attaching failed in another way.
-    #[error("cannot attach to TAP {name}")]
-    Attach {
-        /// Its name.
-        name: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The descriptor is not open.
-    #[error("--tap-fd={fd}: there is no such descriptor")]
-    Descriptor {
-        /// Its number.
-        fd: RawFd,
-        /// Why.
-        source: io::Error,
-    },
-    /// The descriptor is of something else.
-    #[error("--tap-fd={fd} is not a TAP that is attached to an interface")]
-    NotTapDescriptor {
-        /// Its number.
-        fd: RawFd,
-        /// Why.
-        source: io::Error,
-    },
-    /// The descriptor was opened in another mode.
-    #[error("--tap-fd={fd} was opened without {missing}")]
-    Mode {
-        /// Its number.
-        fd: RawFd,
-        /// The flags that it lacks.
-        missing: &'static str,
-    },
-    /// The kernel does not take a setting.
-    #[error("cannot set the {what} of TAP {name}")]
-    Setting {
-        /// The setting.
-        what: &'static str,
-        /// The TAP's name.
-        name: String,
-        /// Why.
-        source: io::Error,
-    },
 }
 
 /// A TAP that is attached: one queue of it. Clones are the same queue.
@@ -190,6 +84,66 @@ impl Tap {
         queues.collect()
     }
 
+    /// Makes a TAP that lasts as long as it is attached to, and joins it to `bridge`.
+    ///
+    /// # Errors
+    /// [`TapError`].
+    pub fn make(bridge: &str, mtu: Option<u16>, pairs: u16) -> Result<Vec<Self>, TapError> {
+        let bridge = Link::bridge(bridge)?;
+        let several = if pairs > 1 { IFF_MULTI_QUEUE } else { 0 };
+        // The kernel puts a number there that makes it a new one.
+        let mut request = interface("atoll%d")?;
+        let queues = (0..pairs).map(|_| {
+            let file = open_driver()?;
+            set_interface(&file, &mut request, FLAGS | several).map_err(|errno| match errno {
+                Errno::EPERM => TapError::MakeNotPermitted { bridge: bridge.name().to_owned() },
+                errno => TapError::Attach { name: link::name_of(&request), source: errno.into() },
+            })?;
+            // All others are queues of the same.
+            request = get_interface(&file).map_err(|errno| TapError::Event(errno.into()))?;
+            Self::set_up(file, link::name_of(&request))
+        });
+        let taps: Vec<Self> = queues.collect::<Result<_, _>>()?;
+        if let Some(first) = taps.first() {
+            Link::named(first.name())?.plug_into(&bridge, mtu)?;
+        }
+        Ok(taps)
+    }
+
+    /// Attaches to the macvtap `name` with a queue of it for each of `pairs`. Returns its address as
+    /// well, the only one whose packets it gets.
+    ///
+    /// # Errors
+    /// [`TapError`].
+    pub fn macvtap(name: &str, pairs: u16) -> Result<(Vec<Self>, Option<Mac>), TapError> {
+        interface(name)?;
+        let Ok(index) = if_nametoindex(name) else {
+            return Err(TapError::NoMacvtap { name: name.into() });
+        };
+        let path = PathBuf::from(format!("/dev/tap{index}"));
+        let several = if pairs > 1 { IFF_MULTI_QUEUE } else { 0 };
+        let name = || name.to_owned();
+        let queues = (0..pairs).map(|_| {
+            let file = open(&path).map_err(|source| match source.kind() {
+                ErrorKind::NotFound => TapError::NotMacvtap { name: name(), path: path.clone() },
+                ErrorKind::PermissionDenied => {
+                    TapError::MacvtapNotPermitted { name: name(), path: path.clone() }
+                }
+                ErrorKind::ResourceBusy => TapError::QueuesInUse { name: name(), pairs },
+                _ => TapError::Attach { name: name(), source },
+            })?;
+            let attached = set_interface(&file, &mut link::empty_request(), FLAGS | several);
+            let request = attached.and_then(|()| get_interface(&file));
+            // The device of an interface of that number in another network namespace, perhaps.
+            match request.map(|request| link::name_of(&request)) {
+                Ok(own) if own == name() => Self::set_up(file, own),
+                _ => Err(TapError::NotMacvtap { name: name(), path: path.clone() }),
+            }
+        });
+        let taps = queues.collect::<Result<_, _>>()?;
+        Ok((taps, Link::named(&name())?.address()))
+    }
+
     /// Takes over the queues of a TAP that were opened by somebody else.
     ///
     /// # Errors
@@ -217,10 +171,8 @@ impl Tap {
         let file = File::from(unsafe { OwnedFd::from_raw_fd(fd) });
         let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
         fcntl(&file, FcntlArg::F_SETFL(flags)).map_err(no_descriptor)?;
-        let mut request = empty_request();
-        // SAFETY: the kernel writes an `ifreq`, which `request` is.
-        let got = unsafe { ioctl::get_iff(file.as_raw_fd(), &raw mut request) };
-        got.map_err(|errno| TapError::NotTapDescriptor { fd, source: errno.into() })?;
+        let request = get_interface(&file)
+            .map_err(|errno| TapError::NotTapDescriptor { fd, source: errno.into() })?;
         // SAFETY: the kernel wrote the flags, and any bits are valid ones.
         let mode = c_int::from(unsafe { request.ifr_ifru.ifru_flags });
         let lacks = |flag| mode & flag == 0;
@@ -233,9 +185,7 @@ impl Tap {
         if let Some((_, missing)) = missing.into_iter().find(|(missing, _)| *missing) {
             return Err(TapError::Mode { fd, missing });
         }
-        let name = request.ifr_name.map(c_char_to_byte);
-        let name = CStr::from_bytes_until_nul(&name).unwrap_or_default();
-        Self::set_up(file, name.to_string_lossy().into_owned())
+        Self::set_up(file, link::name_of(&request))
     }
 
     fn set_up(file: File, name: String) -> Result<Self, TapError> {
@@ -266,7 +216,7 @@ impl Tap {
 
     /// Lets the kernel spread packets over this queue as well, or no more (TUNSETQUEUE).
     pub(crate) fn set_queue(&self, attached: bool) -> Result<(), TapError> {
-        let mut request = empty_request();
+        let mut request = link::empty_request();
         let flag = if attached { libc::IFF_ATTACH_QUEUE } else { libc::IFF_DETACH_QUEUE };
         // The flags are the low bits of a short.
         request.ifr_ifru.ifru_flags = flag as libc::c_short;
@@ -281,9 +231,7 @@ impl Tap {
 
     /// Whether the interface of this queue, which is in use, was deleted.
     pub(crate) fn is_gone(&self) -> bool {
-        let mut request = empty_request();
-        // SAFETY: the kernel writes an `ifreq`, which `request` is.
-        unsafe { ioctl::get_iff(self.file.as_raw_fd(), &raw mut request) }.is_err()
+        get_interface(&self.file).is_err()
     }
 
     /// Says what may be left undone in packets that are read (TUNSETOFFLOAD).
@@ -303,12 +251,20 @@ impl AsFd for Tap {
 }
 
 fn open_driver() -> Result<File, TapError> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK | libc::O_CLOEXEC)
-        .open(CLONE_DEVICE)
-        .map_err(TapError::Driver)
+    open(Path::new(CLONE_DEVICE)).map_err(TapError::Driver)
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let flags = libc::O_NONBLOCK | libc::O_CLOEXEC;
+    OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)
+}
+
+/// The interface that `file` is attached to, by name and flags.
+fn get_interface(file: &File) -> Result<ifreq, Errno> {
+    let mut request = link::empty_request();
+    // SAFETY: the kernel writes an `ifreq`, which `request` is.
+    unsafe { ioctl::get_iff(file.as_raw_fd(), &raw mut request) }?;
+    Ok(request)
 }
 
 /// What it means that `file` can't be attached to a TAP.
@@ -344,26 +300,7 @@ fn set_offload(file: &File, flags: c_uint) -> Result<(), Errno> {
 }
 
 fn interface(name: &str) -> Result<ifreq, TapError> {
-    let mut request = empty_request();
-    // One byte is left for the zero at the end.
-    let room = request.ifr_name.len().saturating_sub(1);
-    let refused = |byte: u8| byte == b'/' || byte == 0 || byte.is_ascii_whitespace();
-    if name.is_empty() || name.len() > room || name.bytes().any(refused) {
-        return Err(TapError::Name { name: name.into() });
-    }
-    for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *slot = byte.cast_signed();
-    }
-    Ok(request)
-}
-
-fn empty_request() -> ifreq {
-    // SAFETY: an `ifreq` is made of numbers and pointers, for all of which zeros are a value.
-    unsafe { std::mem::zeroed() }
-}
-
-fn c_char_to_byte(char: libc::c_char) -> u8 {
-    char.cast_unsigned()
+    link::request(name).ok_or_else(|| TapError::Name { name: name.into() })
 }
 
 #[cfg(test)]

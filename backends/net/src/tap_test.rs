@@ -1,7 +1,8 @@
 use std::fs::File;
 use std::os::fd::IntoRawFd;
 
-use super::{Tap, TapError};
+use super::Tap;
+use crate::TapError;
 
 #[test]
 fn a_name_that_no_interface_can_have_is_refused_by_name() {

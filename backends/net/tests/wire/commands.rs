@@ -25,9 +25,20 @@ fn net(args: &[&str]) -> Command {
     command
 }
 
+fn give_up_net_admin(command: &mut Command) {
+    let give_up = || {
+        const CAP_NET_ADMIN: libc::c_ulong = 12;
+        // SAFETY: a system call with numbers.
+        let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_NET_ADMIN, 0, 0, 0) };
+        if dropped == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    };
+    // SAFETY: between fork and exec it makes one system call.
+    unsafe { command.pre_exec(give_up) };
+}
+
 #[test]
 fn wrong_options_are_named() {
-    let cases: [(&[&str], &str); 13] = [
+    let cases: [(&[&str], &str); 15] = [
         (&[], "--tap"),
         (&["--tap=tap0", "--tap-fd=3"], "--tap-fd"),
         (&["--tap=tap0", "--mac=nonsense"], "six pairs of hexadecimal digits"),
@@ -35,6 +46,8 @@ fn wrong_options_are_named() {
         (&["--tap=tap0", "--mtu=67"], "67 is not in 68..=65535"),
         (&["--tap=tap0", "--mtu=65536"], "65536 is not in 68..=65535"),
         (&["--tab=tap0"], "--tap"),
+        (&["--tap=tap0", "--bridge=br0"], "--bridge"),
+        (&["--macvtap=mv0", "--bridge=br0"], "--macvtap"),
         (&["--tap=tap0", "--queue-pairs=0"], "0 is not in 1..=127"),
         (&["--tap=tap0", "--queue-pairs=128"], "128 is not in 1..=127"),
         (&["--user-net", "--queue-pairs=2"], "--queue-pairs"),
@@ -80,6 +93,27 @@ fn a_tap_of_one_queue_is_named_where_several_are_asked_for() {
 }
 
 #[test]
+fn a_bridge_that_is_missing_or_none_is_named() {
+    if network::enter().is_some() {
+        fails(&mut net(&["--bridge=br0"]), FAILED, "make it with `ip link add br0 type bridge`");
+        fails(&mut net(&["--bridge=lo"]), FAILED, "interface lo is not a bridge");
+        network::ip("link add br0 type bridge");
+        let mut command = net(&["--bridge=br0"]);
+        give_up_net_admin(&mut command);
+        fails(&mut command, FAILED, "making a TAP for bridge br0 takes CAP_NET_ADMIN");
+        fails(&mut net(&["--bridge=br0", "--mtu=65535"]), FAILED, "cannot have an MTU of 65535");
+    }
+}
+
+#[test]
+fn a_macvtap_that_is_missing_or_none_is_named() {
+    if network::enter().is_some() {
+        fails(&mut net(&["--macvtap=mv0"]), FAILED, "interface mv0 does not exist; make it with");
+        fails(&mut net(&["--macvtap=lo"]), FAILED, "interface lo is not a macvtap");
+    }
+}
+
+#[test]
 fn a_tap_in_use_is_named() {
     if network::enter().is_some() {
         let dir = tempfile::tempdir().unwrap();
@@ -99,14 +133,7 @@ fn a_tap_of_another_user_is_named() {
     if network::enter().is_some() {
         network::ip("tuntap add dev tap1 mode tap user 12345");
         let mut command = net(&["--tap=tap1"]);
-        let give_up_net_admin = || {
-            const CAP_NET_ADMIN: libc::c_ulong = 12;
-            // SAFETY: a system call with numbers.
-            let dropped = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, CAP_NET_ADMIN, 0, 0, 0) };
-            if dropped == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
-        };
-        // SAFETY: between fork and exec it makes one system call.
-        unsafe { command.pre_exec(give_up_net_admin) };
+        give_up_net_admin(&mut command);
         fails(&mut command, FAILED, "attaching to TAP tap1 is not permitted");
     }
 }

@@ -6,6 +6,7 @@
     reason = "a test says what it expects by panicking"
 )]
 
+mod attachments;
 mod commands;
 mod control;
 mod frames;

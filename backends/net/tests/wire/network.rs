@@ -53,6 +53,26 @@ pub(crate) fn ip(words: &str) {
     assert!(status.success(), "ip {words}");
 }
 
+/// A queue of the TAP, to be inherited.
+pub(crate) fn tap_queue() -> OwnedFd {
+    const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+    let driver = fs::File::options().read(true).write(true).open("/dev/net/tun").unwrap();
+    // SAFETY: zeros are a value of all its fields.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (slot, byte) in request.ifr_name.iter_mut().zip(TAP.bytes()) {
+        *slot = byte.cast_signed();
+    }
+    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
+    // SAFETY: the kernel reads an `ifreq`.
+    let attached = unsafe { libc::ioctl(driver.as_raw_fd(), TUNSETIFF, &raw const request) };
+    assert_eq!(attached, 0, "{}", io::Error::last_os_error());
+    // Over exec as well.
+    let inherited = nix::fcntl::fcntl(&driver, nix::fcntl::FcntlArg::F_DUPFD(100)).unwrap();
+    // SAFETY: the descriptor was made just now.
+    unsafe { OwnedFd::from_raw_fd(inherited) }
+}
+
 /// A packet socket on the TAP: sees what the guest sends and sends what the guest sees.
 pub(crate) struct Wiretap(OwnedFd);
 
@@ -61,6 +81,11 @@ impl Wiretap {
     pub(crate) const HEADER: usize = 10;
 
     pub(crate) fn open() -> Self {
+        Self::on(TAP)
+    }
+
+    /// On another interface than the TAP.
+    pub(crate) fn on(interface: &str) -> Self {
         let all = libc::ETH_P_ALL as u16;
         // SAFETY: a system call with numbers.
         let fd = unsafe {
@@ -85,7 +110,7 @@ impl Wiretap {
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
         address.sll_protocol = all.to_be();
-        address.sll_ifindex = nix::net::if_::if_nametoindex(TAP).unwrap() as i32;
+        address.sll_ifindex = nix::net::if_::if_nametoindex(interface).unwrap() as i32;
         // SAFETY: a sockaddr_ll with its length.
         let address = unsafe {
             SockaddrStorage::from_raw(

@@ -47,6 +47,11 @@ impl Rig {
 
     /// Serves what `args` name, in a network that was entered.
     pub(crate) fn serve(features: u64, args: &[String]) -> Self {
+        Self::serve_on(network::TAP, features, args)
+    }
+
+    /// As [`Rig::serve`], with packets seen and sent at `interface`.
+    pub(crate) fn serve_on(interface: &str, features: u64, args: &[String]) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let socket = dir.path().join("net.sock");
         let process = Process::spawn(
@@ -55,7 +60,7 @@ impl Rig {
         )
         .unwrap();
         let (device, receive, transmit) = attach(&socket, features);
-        let wire = Wiretap::open();
+        let wire = Wiretap::on(interface);
         let buffers = HashMap::new();
         Self { process, device, receive, transmit, wire, socket, buffers, _dir: dir }
     }
