@@ -1,4 +1,4 @@
-//! What a device is attached to on the host's side: a TAP, or a user-mode network. It moves
+//! What a device is attached to on the host's side: a TAP, or a socket. It moves
 //! packets in; out is the transmit queue's, which knows what an error means for a packet.
 
 use std::fmt;
@@ -11,9 +11,10 @@ use nix::errno::Errno;
 use nix::poll::PollFlags;
 
 use crate::TapError;
+use crate::datagrams::Datagrams;
 use crate::offload;
 use crate::pair::{Pair, Served};
-use crate::stream::{Connection, UserNet};
+use crate::stream::{Connection, StreamNet};
 
 /// Nothing more will come.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +30,9 @@ pub(crate) enum Attachment {
     /// Frames with a virtio header.
     Tap(Arc<Pair>),
     /// Frames without.
-    User(UserNet),
+    Stream(StreamNet),
+    /// Frames without, too.
+    Datagrams(Arc<Datagrams>),
 }
 
 impl Attachment {
@@ -37,7 +40,7 @@ impl Attachment {
     pub(crate) fn offload_features(&self) -> u64 {
         match self {
             Self::Tap(pair) => offload::offered(pair.tap().knows_uso()),
-            Self::User(_) => offload::without_headers(),
+            Self::Stream(_) | Self::Datagrams(_) => offload::without_headers(),
         }
     }
 
@@ -45,7 +48,7 @@ impl Attachment {
     pub(crate) fn set_offload(&self, flags: u32) -> Result<(), TapError> {
         match self {
             Self::Tap(pair) => pair.tap().set_offload(flags),
-            Self::User(_) => Ok(()),
+            Self::Stream(_) | Self::Datagrams(_) => Ok(()),
         }
     }
 
@@ -53,7 +56,7 @@ impl Attachment {
     pub(crate) fn serve(&self) -> Result<Option<Served>, TapError> {
         match self {
             Self::Tap(pair) => pair.serve().map(Some),
-            Self::User(_) => Ok(None),
+            Self::Stream(_) | Self::Datagrams(_) => Ok(None),
         }
     }
 
@@ -80,8 +83,9 @@ impl Attachment {
                     Err(error) => Err(lost(error)),
                 }
             }
-            Self::User(user) => {
-                let Some(connection) = user.connection().map_err(lost)? else {
+            Self::Datagrams(socket) => socket.read(spill).map_err(lost),
+            Self::Stream(stream) => {
+                let Some(connection) = stream.connection().map_err(lost)? else {
                     *used = None;
                     return Ok(None);
                 };
@@ -91,7 +95,7 @@ impl Attachment {
                         Ok(packet)
                     }
                     Err(error) => {
-                        user.lose(&connection, &error);
+                        stream.lose(&connection, &error);
                         *used = None;
                         Ok(None)
                     }
@@ -111,8 +115,9 @@ impl Attachment {
                     false => wait,
                 }
             }
-            (Self::User(_), Some(connection)) => wait.on(connection.as_fd(), PollFlags::POLLIN),
-            (Self::User(user), None) => wait.on(user.as_fd(), PollFlags::POLLIN),
+            (Self::Datagrams(socket), _) => wait.on(socket.as_fd(), PollFlags::POLLIN),
+            (Self::Stream(_), Some(connection)) => wait.on(connection.as_fd(), PollFlags::POLLIN),
+            (Self::Stream(stream), None) => wait.on(stream.as_fd(), PollFlags::POLLIN),
         }
     }
 
@@ -120,8 +125,9 @@ impl Attachment {
     pub(crate) fn writable<'a>(&'a self, used: Option<&'a Connection>) -> BorrowedFd<'a> {
         match (self, used) {
             (Self::Tap(pair), _) => pair.out().as_fd(),
-            (Self::User(_), Some(connection)) => connection.as_fd(),
-            (Self::User(user), None) => user.as_fd(),
+            (Self::Datagrams(socket), _) => socket.as_fd(),
+            (Self::Stream(_), Some(connection)) => connection.as_fd(),
+            (Self::Stream(stream), None) => stream.as_fd(),
         }
     }
 }
@@ -135,7 +141,8 @@ impl fmt::Display for Attachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tap(pair) => write!(f, "TAP {}", pair.tap().name()),
-            Self::User(_) => f.write_str("the user-mode network"),
+            Self::Stream(stream) => stream.fmt(f),
+            Self::Datagrams(socket) => socket.fmt(f),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the network device tells the shared code: its features, configuration and queues.
 
+use std::io;
 use std::sync::Arc;
 
 use atoll_backend::{
@@ -18,13 +19,13 @@ use crate::attachment::Attachment;
 use crate::config_space::ConfigSpace;
 use crate::control::Control;
 use crate::control_queue::ControlQueue;
+use crate::datagrams::Datagrams;
 use crate::offload::{Features, bit_of};
 use crate::pair::Pair;
-use crate::passt::Keeper;
 use crate::receive::Receive;
-use crate::stream::UserNet;
+use crate::stream::StreamNet;
 use crate::transmit::Transmit;
-use crate::{Mac, Options, PasstError, Tap, TapError};
+use crate::{DatagramError, Mac, Options, PasstError, Tap, TapError, passt, plug};
 
 /// What `--print-capabilities` says.
 pub const CAPABILITIES: Capabilities = Capabilities { device_type: "net", features: &[] };
@@ -57,6 +58,12 @@ pub enum OpenError {
     /// The user-mode network.
     #[error(transparent)]
     Passt(#[from] PasstError),
+    /// A datagram socket.
+    #[error(transparent)]
+    Datagrams(#[from] DatagramError),
+    /// The process that connects.
+    #[error("cannot start the process that connects to the network's socket")]
+    Keeper(#[source] io::Error),
 }
 
 /// A network device.
@@ -81,14 +88,27 @@ impl Net {
     /// [`OpenError`] when it can't be used.
     pub fn open(options: &Options, config_change: ConfigChange) -> Result<Self, OpenError> {
         let mut mac = options.mac;
-        let (attachments, pairs) = if options.user_net {
-            let user = UserNet::new(Keeper::start(&options.hostfwd)?);
-            (vec![Attachment::User(user)], Vec::new())
-        } else {
-            let (taps, address) = taps(options)?;
-            mac = mac.or(address);
-            let pairs = Pair::of(taps)?;
-            (pairs.iter().cloned().map(Attachment::Tap).collect(), pairs)
+        let (attachments, pairs) = match (&options.stream, options.dgram.as_slice()) {
+            _ if options.user_net => {
+                let keeper = passt::start(&options.hostfwd)?;
+                let stream = StreamNet::new("the user-mode network of passt".to_owned(), keeper);
+                (vec![Attachment::Stream(stream)], Vec::new())
+            }
+            (Some(path), _) => {
+                let keeper = plug::start(path).map_err(OpenError::Keeper)?;
+                let stream = StreamNet::new(format!("the network at {}", path.display()), keeper);
+                (vec![Attachment::Stream(stream)], Vec::new())
+            }
+            (None, [local, remote]) => {
+                let socket = Arc::new(Datagrams::bind(local, remote)?);
+                (vec![Attachment::Datagrams(socket)], Vec::new())
+            }
+            _ => {
+                let (taps, address) = taps(options)?;
+                mac = mac.or(address);
+                let pairs = Pair::of(taps)?;
+                (pairs.iter().cloned().map(Attachment::Tap).collect(), pairs)
+            }
         };
         if let Some(first) = attachments.first() {
             tracing::info!("attached to {first}");
@@ -202,6 +222,12 @@ impl Device for Net {
         // it is there. All else about it is settled, and what would attach to another (TUNSETIFF)
         // is not among these.
         let requests = [libc::TUNSETOFFLOAD, libc::TUNSETQUEUE, libc::TUNGETIFF];
-        requests.map(|request| SystemCall::any(Sysno::ioctl).with(1, request)).to_vec()
+        let mut calls =
+            requests.map(|request| SystemCall::any(Sysno::ioctl).with(1, request)).to_vec();
+        if self.attachments.iter().any(|to| matches!(to, Attachment::Datagrams(_))) {
+            // Its other end has no connection, and is named each time.
+            calls.push(SystemCall::any(Sysno::sendto));
+        }
+        calls
     }
 }

@@ -10,16 +10,22 @@ fn main() -> ExitCode {
         Ok(options) => options,
         Err(code) => return code,
     };
-    if options.keep_passt {
-        return match atoll_net::keep_passt(&options.hostfwd) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("atoll-net: cannot keep passt running: {error}");
-                ExitCode::FAILURE
-            }
-        };
+    let (kept, peer) = match &options.stream {
+        _ if options.keep_passt => (atoll_net::keep_passt(&options.hostfwd), "passt running"),
+        Some(path) if options.keep_stream => (atoll_net::keep_stream(path), "a socket connected"),
+        _ => return serve(&options),
+    };
+    match kept {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("atoll-net: cannot keep {peer}: {error}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn serve(options: &Options) -> ExitCode {
     atoll_backend::run(&options.backend, CAPABILITIES, |config_change| {
-        Net::open(&options, config_change).map_err(Into::into)
+        Net::open(options, config_change).map_err(Into::into)
     })
 }

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::os::fd::RawFd;
+use std::path::PathBuf;
 
 use clap::Parser;
 
@@ -28,6 +29,10 @@ Examples:
   Serve a TAP that somebody else has opened as descriptor 3, over a connected socket 4:
     atoll-net --fd=4 --tap-fd=3
 
+  Connect to another VMM's network, or to a switch in user space:
+    atoll-net --socket-path=/run/vm/net.sock --stream=/run/switch.sock
+    atoll-net --socket-path=/run/vm/net.sock --dgram /run/a.sock /run/b.sock
+
   Give the guest a network without any privilege, and its ssh a port of the host's:
     atoll-net --socket-path=/run/vm/net.sock --user-net --hostfwd=tcp:2222:22
 
@@ -44,7 +49,8 @@ pub struct Options {
         value_name = "NAME",
         group = "network",
         required_unless_present_any = [
-            "tap_fd", "bridge", "macvtap", "user_net", "print_capabilities", "keep_passt"
+            "tap_fd", "bridge", "macvtap", "stream", "dgram", "user_net", "print_capabilities",
+            "keep_passt"
         ]
     )]
     pub tap: Option<String>,
@@ -68,10 +74,19 @@ pub struct Options {
         long,
         value_name = "N",
         default_value_t = 1,
-        conflicts_with_all = ["tap_fd", "user_net"],
+        conflicts_with_all = ["tap_fd", "stream", "dgram", "user_net"],
         value_parser = clap::value_parser!(u16).range(1..=MAX_PAIRS)
     )]
     pub queue_pairs: u16,
+
+    /// Unix stream socket to connect to, such as that of QEMU's -netdev stream,server=on or of
+    /// passt --socket; connected to again when it closes
+    #[arg(long, value_name = "PATH", group = "network")]
+    pub stream: Option<PathBuf>,
+
+    /// Unix datagram socket to make, and the one to send to, as of QEMU's -netdev dgram
+    #[arg(long, value_names = ["LOCAL", "REMOTE"], num_args = 2, group = "network")]
+    pub dgram: Vec<PathBuf>,
 
     /// User-mode network through passt, which has to be installed: DHCP, DNS, IPv4 and IPv6; the
     /// guest reaches what this user reaches, and this host under the gateway's address
@@ -80,12 +95,16 @@ pub struct Options {
 
     /// With --user-net: port of the host's that leads to one of the guest's, such as tcp:2222:22 or
     /// udp:127.0.0.1:5353:53; may be repeated
-    #[arg(long, value_name = "PROTOCOL:[ADDRESS:]PORT:PORT", conflicts_with_all = ["tap", "tap_fd", "bridge", "macvtap"])]
+    #[arg(long, value_name = "PROTOCOL:[ADDRESS:]PORT:PORT", conflicts_with_all = ["tap", "tap_fd", "bridge", "macvtap", "stream", "dgram"])]
     pub hostfwd: Vec<Forward>,
 
     /// To be the process that keeps passt running, with its front on standard input.
     #[arg(long, hide = true)]
     pub keep_passt: bool,
+
+    /// To be the process that keeps the stream socket connected.
+    #[arg(long, hide = true)]
+    pub keep_stream: bool,
 
     /// Address of the guest's interface, such as 52:54:00:12:34:56 [default: the guest makes one]
     #[arg(long, value_name = "MAC")]

@@ -1,4 +1,4 @@
-//! From the TAP, or the user-mode network, to the guest (virtio 1.3 §5.1.6.4): each packet of a
+//! From the TAP, or a socket, to the guest (virtio 1.3 §5.1.6.4): each packet of a
 //! TAP is read straight into the chains that the driver has made available, several of them for one
 //! packet where it accepted that.
 //!
@@ -48,7 +48,7 @@ pub(crate) struct Receive {
     /// The control's filter, and its number among the changes.
     filter: Arc<Filter>,
     seen: u64,
-    /// Where the user-mode network was read last.
+    /// Where a stream was read last.
     connection: Option<Arc<Connection>>,
     mergeable: bool,
     /// The room to have before reading a packet.

@@ -4,7 +4,9 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![warn(clippy::panic, clippy::unreachable)]
 
+use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use atoll_backend::{Reader, Received};
 
 use crate::header::{HEADER, MAX_FRAME};
-use crate::passt::Keeper;
+use crate::keeper::Keeper;
 
 /// The length before each frame, big-endian.
 const LENGTH: usize = 4;
@@ -155,19 +157,21 @@ impl Inbox {
     }
 }
 
-/// The user-mode network, over one connection after the other. Clones are the same network.
+/// A network over one connection after the other. Clones are the same network.
 #[derive(Clone, Debug)]
-pub(crate) struct UserNet(Arc<Shared>);
+pub(crate) struct StreamNet(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
+    /// What it is, for people.
+    what: String,
     keeper: Keeper,
     current: Mutex<Option<Arc<Connection>>>,
 }
 
-impl UserNet {
-    pub(crate) fn new(keeper: Keeper) -> Self {
-        Self(Arc::new(Shared { keeper, current: Mutex::default() }))
+impl StreamNet {
+    pub(crate) fn new(what: String, keeper: Keeper) -> Self {
+        Self(Arc::new(Shared { what, keeper, current: Mutex::default() }))
     }
 
     /// The connection, if there is one now.
@@ -188,12 +192,20 @@ impl UserNet {
         let mut current = locked(&self.0.current);
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
             *current = None;
-            tracing::warn!("lost the user-mode network until passt is there again: {error}");
+            // The keeper has a copy, and looks for the end.
+            let _closed = connection.stream.shutdown(Shutdown::Both);
+            tracing::warn!("lost {} until it is there again: {error}", self.0.what);
         }
     }
 }
 
-impl AsFd for UserNet {
+impl fmt::Display for StreamNet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.what)
+    }
+}
+
+impl AsFd for StreamNet {
     /// Readable when there is another connection.
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.keeper.as_fd()

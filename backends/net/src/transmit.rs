@@ -1,4 +1,4 @@
-//! From the guest to the TAP, or the user-mode network: one packet a chain (virtio 1.3 §5.1.6.2),
+//! From the guest to the TAP, or a socket: one packet a chain (virtio 1.3 §5.1.6.2),
 //! written straight out of the guest's buffers behind a header of our own.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
@@ -15,7 +15,7 @@ use nix::poll::PollFlags;
 use crate::attachment::{Attachment, not_attached};
 use crate::header::{HEADER, HeaderFault, TransmitHeader};
 use crate::offload::Features;
-use crate::stream::{Connection, UserNet};
+use crate::stream::{Connection, StreamNet};
 
 /// A packet does not leave.
 #[derive(Debug, thiserror::Error)]
@@ -33,8 +33,8 @@ enum Unsent {
     /// The queue is full; it goes later.
     #[error("the host takes no more")]
     Later,
-    #[error("the user-mode network is not there")]
-    NoNetwork,
+    #[error("nobody is at the other end")]
+    NoNetwork(#[source] io::Error),
     /// The interface was deleted.
     #[error("TAP {name} is gone")]
     TapGone { name: String },
@@ -43,7 +43,7 @@ enum Unsent {
 /// The worker of a transmit queue.
 pub(crate) struct Transmit {
     attachment: Attachment,
-    /// Where the user-mode network was written last.
+    /// Where a stream was written last.
     connection: Option<Arc<Connection>>,
     features: Features,
     dropped: u64,
@@ -68,7 +68,13 @@ impl Transmit {
     fn write(&mut self, frame: &mut Reader<'_>, header: &[u8]) -> Result<(), Unsent> {
         let pair = match &self.attachment {
             Attachment::Tap(pair) => pair,
-            Attachment::User(user) => return to_user(user, &mut self.connection, frame),
+            Attachment::Stream(stream) => return to_stream(stream, &mut self.connection, frame),
+            Attachment::Datagrams(socket) => {
+                return socket.write(frame).map_err(|error| match error.kind() {
+                    ErrorKind::WouldBlock => Unsent::Later,
+                    _ => Unsent::NoNetwork(error),
+                });
+            }
         };
         let tap = pair.out();
         let mut written = frame.write_packet(tap.as_fd(), header);
@@ -137,19 +143,22 @@ impl Worker for Transmit {
     }
 }
 
-fn to_user(
-    user: &UserNet,
+fn to_stream(
+    stream: &StreamNet,
     used: &mut Option<Arc<Connection>>,
     frame: &mut Reader<'_>,
 ) -> Result<(), Unsent> {
     // When it will never be there again, the receive queue says so.
     *used = None;
-    let Ok(Some(connection)) = user.connection() else { return Err(Unsent::NoNetwork) };
+    let connection = stream
+        .connection()
+        .and_then(|connection| connection.ok_or_else(|| io::Error::from(ErrorKind::NotConnected)));
+    let connection = connection.map_err(Unsent::NoNetwork)?;
     let written = connection.write(frame).map_err(|error| match error.kind() {
         ErrorKind::WouldBlock => Unsent::Later,
         _ => {
-            user.lose(&connection, &error);
-            Unsent::NoNetwork
+            stream.lose(&connection, &error);
+            Unsent::NoNetwork(error)
         }
     });
     *used = Some(connection);

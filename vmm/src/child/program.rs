@@ -102,6 +102,9 @@ fn blk(disk: &DiskConfig, cpus: u8) -> Vec<OsString> {
 fn net_arguments(net: &NetConfig) -> Vec<OsString> {
     let mut arguments = match &net.to {
         NetTo::Tap(name) => vec![option("tap", name)],
+        NetTo::Bridge(name) => vec![option("bridge", name)],
+        NetTo::Macvtap(name) => vec![option("macvtap", name)],
+        NetTo::Stream(path) => vec![option("stream", path)],
         NetTo::User(forwards) => {
             let forwards = forwards.iter().map(|forward| option("hostfwd", forward));
             std::iter::once("--user-net".into()).chain(forwards).collect()

@@ -127,6 +127,11 @@ fn a_network_card_is_on_a_tap_or_on_the_user_mode_network() {
     let forwards = ["tcp:2222:22", "udp:53:53"].map(str::to_owned);
     assert_eq!(to("user,hostfwd=tcp:2222:22+udp:53:53").unwrap(), NetTo::User(forwards.to_vec()));
     assert!(to("user,tap=tap0").is_err());
+    assert_eq!(to("bridge=br0").unwrap(), NetTo::Bridge("br0".into()));
+    assert_eq!(to("macvtap=mv0").unwrap(), NetTo::Macvtap("mv0".into()));
+    assert_eq!(to("stream=/run/net").unwrap(), NetTo::Stream("/run/net".into()));
+    assert!(to("bridge=br0,tap=tap0").is_err());
+    assert!(to("stream=/run/net,queue-pairs=2").is_err());
     assert!(to("mtu=1400").is_err());
     assert_eq!(NetConfig::from_text("tap=tap0,queue-pairs=4").unwrap().queue_pairs, Some(4));
     assert!(to("user,queue-pairs=4").is_err());

@@ -257,14 +257,23 @@ pub struct NetConfig {
 pub enum NetTo {
     /// A TAP of this name.
     Tap(String),
+    /// A new TAP, joined to the bridge of this name.
+    Bridge(String),
+    /// A macvtap of this name.
+    Macvtap(String),
+    /// The Unix stream socket that somebody serves there.
+    Stream(PathBuf),
     /// The user-mode network, with these ports of the host's forwarded to the guest.
     User(Vec<String>),
 }
 
-/// [`NetConfig`] before it is known which of the two it is.
+/// [`NetConfig`] before it is known which of them it is.
 #[derive(Deserialize)]
 struct NetKeys {
     tap: Option<String>,
+    bridge: Option<String>,
+    macvtap: Option<String>,
+    stream: Option<PathBuf>,
     #[serde(default, deserialize_with = "switch")]
     user: bool,
     hostfwd: Option<String>,
@@ -284,20 +293,28 @@ impl TryFrom<NetKeys> for NetConfig {
     type Error = &'static str;
 
     fn try_from(keys: NetKeys) -> Result<Self, Self::Error> {
-        let to = match (keys.tap, keys.user, keys.hostfwd) {
-            (Some(name), false, None) => NetTo::Tap(name),
-            (None, true, forwards) => {
-                let forwards = forwards.unwrap_or_default();
-                let forwards = forwards.split('+').filter(|forward| !forward.is_empty());
+        let places = [
+            keys.tap.map(NetTo::Tap),
+            keys.bridge.map(NetTo::Bridge),
+            keys.macvtap.map(NetTo::Macvtap),
+            keys.stream.map(NetTo::Stream),
+            keys.user.then(|| {
+                let forwards = keys.hostfwd.iter().flat_map(|forwards| forwards.split('+'));
+                let forwards = forwards.filter(|forward| !forward.is_empty());
                 NetTo::User(forwards.map(str::to_owned).collect())
-            }
-            (_, false, Some(_)) => {
-                return Err("hostfwd goes with user, as in user,hostfwd=tcp:2222:22");
-            }
-            _ => return Err("it takes exactly one of tap=NAME and user"),
+            }),
+        ];
+        if keys.hostfwd.is_some() && !keys.user {
+            return Err("hostfwd goes with user, as in user,hostfwd=tcp:2222:22");
+        }
+        let mut places = places.into_iter().flatten();
+        let (Some(to), None) = (places.next(), places.next()) else {
+            return Err(
+                "it takes exactly one of tap=NAME, bridge=NAME, macvtap=NAME, stream=PATH and user",
+            );
         };
-        if keys.queue_pairs.is_some() && matches!(to, NetTo::User(_)) {
-            return Err("queue-pairs goes with tap; the user-mode network has one pair");
+        if keys.queue_pairs.is_some() && matches!(to, NetTo::User(_) | NetTo::Stream(_)) {
+            return Err("queue-pairs goes with tap, bridge and macvtap; a socket has one pair");
         }
         let NetKeys { mac, mtu, queue_pairs, sandbox, on_disconnect, id, .. } = keys;
         Ok(Self { to, mac, mtu, queue_pairs, sandbox, on_disconnect, id })
@@ -306,8 +323,20 @@ impl TryFrom<NetKeys> for NetConfig {
 
 impl Section for NetConfig {
     const NAME: &'static str = "net";
-    const KEYS: &'static [&'static str] =
-        &["tap", "user", "hostfwd", "mac", "mtu", "queue-pairs", "sandbox", "on-disconnect", "id"];
+    const KEYS: &'static [&'static str] = &[
+        "tap",
+        "bridge",
+        "macvtap",
+        "stream",
+        "user",
+        "hostfwd",
+        "mac",
+        "mtu",
+        "queue-pairs",
+        "sandbox",
+        "on-disconnect",
+        "id",
+    ];
 }
 
 /// `--console`

@@ -38,8 +38,8 @@ pub struct Settings {
     #[arg(long, value_name = "path=FILE[,…]", value_parser = DiskConfig::from_text)]
     pub disk: Vec<DiskConfig>,
     /// A network card, served by an atoll-net of its own:
-    /// tap=NAME|user[,hostfwd=tcp:PORT:PORT[+…]][,mac=M][,mtu=N][,queue-pairs=N][,sandbox=off]
-    /// [,id=NAME]
+    /// tap=NAME|bridge=NAME|macvtap=NAME|stream=PATH|user[,hostfwd=tcp:PORT:PORT[+…]]
+    /// [,mac=M][,mtu=N][,queue-pairs=N][,sandbox=off][,id=NAME]
     #[arg(long, value_name = "tap=NAME|user[,…]", value_parser = NetConfig::from_text)]
     pub net: Vec<NetConfig>,
     /// A console, served by an atoll-console of its own:

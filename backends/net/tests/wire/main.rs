@@ -18,4 +18,5 @@ mod pairs;
 mod process;
 mod rig;
 mod sandbox;
+mod sockets;
 mod user;

@@ -73,7 +73,7 @@ fn await_offer(rig: &mut Rig) {
     }
 }
 
-fn children(parent: u32) -> Vec<u32> {
+pub(crate) fn children(parent: u32) -> Vec<u32> {
     let is_child = |folder: &PathBuf| {
         let stat = fs::read_to_string(folder.join("stat")).unwrap_or_default();
         let fields = stat.rsplit_once(") ").map(|(_, fields)| fields.to_owned());
@@ -82,6 +82,14 @@ fn children(parent: u32) -> Vec<u32> {
     let folders = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
     let name = |folder: PathBuf| folder.file_name()?.to_str()?.parse().ok();
     folders.filter(is_child).filter_map(name).collect()
+}
+
+pub(crate) fn has_ended(pid: u32) -> bool {
+    let stat = Path::new("/proc").join(pid.to_string()).join("stat");
+    let mut text = String::new();
+    let read = fs::File::open(stat).and_then(|mut file| file.read_to_string(&mut text));
+    // Whom nobody waits for stays as a zombie.
+    read.is_err() || text.contains(") Z ")
 }
 
 /// The process that keeps passt, and passt.
@@ -127,14 +135,7 @@ fn nothing_outlives_the_device_even_if_it_is_killed() {
     let (keeper, passt) = processes(&rig);
     rig.process.signal(Signal::SIGKILL).unwrap();
     let deadline = Instant::now() + TIMEOUT;
-    let ended = |pid: u32| {
-        let stat = Path::new("/proc").join(pid.to_string()).join("stat");
-        let mut text = String::new();
-        let read = fs::File::open(stat).and_then(|mut file| file.read_to_string(&mut text));
-        // Whom nobody waits for stays as a zombie.
-        read.is_err() || text.contains(") Z ")
-    };
-    while !passt.iter().chain([&keeper]).all(|pid| ended(*pid)) {
+    while !passt.iter().chain([&keeper]).all(|pid| has_ended(*pid)) {
         assert!(Instant::now() < deadline, "passt or its keeper lives on");
         std::thread::sleep(Duration::from_millis(10));
     }

@@ -1,0 +1,110 @@
+//! Networks over Unix sockets: frames pass, and the other side may come and go.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::time::Instant;
+
+use atoll_driver::{NetHeader, TIMEOUT, VERSION_1};
+use nix::sys::signal::Signal;
+
+use crate::frames::pattern;
+use crate::network::{self, GUEST_MAC, HOST_MAC, frame};
+use crate::rig::{CSUM, GUEST_CSUM, MRG_RXBUF, Rig};
+use crate::user::{children, has_ended};
+
+const FEATURES: u64 = VERSION_1 | MRG_RXBUF;
+
+fn accept(listener: &UnixListener) -> UnixStream {
+    let (stream, _) = listener.accept().unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream
+}
+
+fn hear(stream: &mut UnixStream) -> Vec<u8> {
+    let mut length = [0; 4];
+    stream.read_exact(&mut length).unwrap();
+    let mut frame = vec![0; u32::from_be_bytes(length) as usize];
+    stream.read_exact(&mut frame).unwrap();
+    frame
+}
+
+fn say(stream: &mut UnixStream, frame: &[u8]) {
+    let length = (frame.len() as u32).to_be_bytes();
+    stream.write_all(&[&length, frame].concat()).unwrap();
+}
+
+fn check(rig: &mut Rig, peer: &mut UnixStream) {
+    for len in [46, 1500, 9000] {
+        let to_guest = frame(GUEST_MAC, HOST_MAC, &pattern(len));
+        say(peer, &to_guest);
+        assert_eq!(rig.next_packet().1, to_guest);
+        let to_host = frame(HOST_MAC, GUEST_MAC, &pattern(len));
+        rig.send(NetHeader::default(), &to_host);
+        assert_eq!(hear(peer), to_host);
+    }
+    rig.post(8, 1536);
+}
+
+#[test]
+fn a_stream_socket_is_connected_to_whenever_somebody_serves_it() {
+    if network::enter().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("switch.sock");
+    let mut rig = Rig::serve(FEATURES, &[format!("--stream={}", path.display())]);
+    assert_eq!(rig.device.offered() & (CSUM | GUEST_CSUM), 0, "nobody could finish a packet");
+    rig.post(64, 1536);
+    // What nobody is there for is lost.
+    rig.send(NetHeader::default(), &frame(HOST_MAC, GUEST_MAC, &[1; 60]));
+    let listener = UnixListener::bind(&path).unwrap();
+    for _ in 0..3 {
+        let mut peer = accept(&listener);
+        check(&mut rig, &mut peer);
+    }
+    // A length that no frame can have.
+    let mut peer = accept(&listener);
+    peer.write_all(&[0xff; 64]).unwrap();
+    let mut peer = accept(&listener);
+    check(&mut rig, &mut peer);
+    let keepers = children(rig.process.id());
+    assert_eq!(keepers.len(), 1, "one process connects");
+    rig.process.signal(Signal::SIGKILL).unwrap();
+    let deadline = Instant::now() + TIMEOUT;
+    while !has_ended(keepers[0]) {
+        assert!(Instant::now() < deadline, "what connects lives on");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn frames_pass_over_datagram_sockets_whoever_was_there_first() {
+    if network::enter().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (local, remote) = (dir.path().join("card.sock"), dir.path().join("peer.sock"));
+    // One that a process before left behind is of no use to anybody.
+    drop(UnixDatagram::bind(&local).unwrap());
+    let args = ["--dgram".into(), local.display().to_string(), remote.display().to_string()];
+    let mut rig = Rig::serve(FEATURES, &args);
+    rig.post(64, 1536);
+    for _ in 0..3 {
+        rig.send(NetHeader::default(), &frame(HOST_MAC, GUEST_MAC, &[1; 60]));
+        let peer = UnixDatagram::bind(&remote).unwrap();
+        peer.set_read_timeout(Some(TIMEOUT)).unwrap();
+        for len in [46, 1500, 9000] {
+            let to_guest = frame(GUEST_MAC, HOST_MAC, &pattern(len));
+            peer.send_to(&to_guest, &local).unwrap();
+            assert_eq!(rig.next_packet().1, to_guest);
+            let to_host = frame(HOST_MAC, GUEST_MAC, &pattern(len));
+            rig.send(NetHeader::default(), &to_host);
+            let mut heard = vec![0; 70_000];
+            let len = peer.recv(&mut heard).unwrap();
+            assert_eq!(heard[..len], to_host);
+        }
+        rig.post(8, 1536);
+        drop(peer);
+        std::fs::remove_file(&remote).unwrap();
+    }
+}
