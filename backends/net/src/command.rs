@@ -156,6 +156,13 @@ impl Command {
     }
 }
 
+impl Command {
+    /// Whether it takes a lock of the host's kernel that all networks there share.
+    pub(crate) fn reaches_host(&self) -> bool {
+        matches!(self, Self::Pairs(_) | Self::Offloads(_))
+    }
+}
+
 fn mode(command: u32, features: Features) -> Option<Mode> {
     let (mode, feature) = match command {
         VIRTIO_NET_CTRL_RX_PROMISC => (Mode::Promiscuous, VIRTIO_NET_F_CTRL_RX),

@@ -164,12 +164,15 @@ fn packets_come_in_as_many_pairs_as_the_driver_uses_and_go_out_in_all() {
 }
 
 #[test]
-fn pairs_change_a_thousand_times_and_nothing_is_left_behind_or_spins() {
+fn pairs_change_again_and_again_and_nothing_is_left_behind_or_spins() {
     let Some(mut card) = Card::start(USUAL | CONTROL | MQ) else { return };
     let files = card.process.open_files().unwrap();
-    for round in 0..1000 {
+    let started = Instant::now();
+    for round in 0..100 {
         assert_eq!(card.use_pairs(1 + round % 4), OK);
     }
+    // Each takes a lock of the whole host.
+    assert!(started.elapsed() >= Duration::from_millis(990), "a guest may not change them faster");
     assert_eq!(card.process.open_files().unwrap(), files);
     assert_eq!(in_use(&card.spread()), [true; 4]);
     assert_eq!(card.use_pairs(1), OK);
