@@ -75,7 +75,12 @@ impl Builder {
 
     /// Adds a network card on `tap` with its own `atoll-net`.
     pub fn net(self, tap: &Tap) -> Self {
-        self.device_option("--net", format!("tap={}", tap.name()))
+        self.net_with(tap, "")
+    }
+
+    /// Adds a network card on `tap`, with further keys (`,queue-pairs=4`).
+    pub fn net_with(self, tap: &Tap, keys: &str) -> Self {
+        self.device_option("--net", format!("tap={}{keys}", tap.name()))
     }
 
     /// Adds a console besides the shell's, as `--console` takes it.

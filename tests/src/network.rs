@@ -39,6 +39,15 @@ impl Tap {
         Self::with(&["user", &owner.to_string()])
     }
 
+    /// Makes one with several queues.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    #[track_caller]
+    pub fn of_many_queues() -> Self {
+        Self::with(&["multi_queue"])
+    }
+
     #[track_caller]
     fn with(keys: &[&str]) -> Self {
         let subnet = SUBNETS.fetch_add(1, Ordering::Relaxed);

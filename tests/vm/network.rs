@@ -8,6 +8,8 @@ use atoll_tests::requirement::Requirement::{Artifact, Program, Root, StockKvm};
 use atoll_tests::scratch::Scratch;
 
 const TRANSFER: usize = 64 << 20;
+/// For each of several runs of iperf3.
+const IPERF: usize = 32 << 20;
 
 #[test]
 fn a_large_transfer_arrives_whole_in_both_directions() {
@@ -40,23 +42,39 @@ fn a_large_transfer_arrives_whole_in_both_directions() {
 }
 
 #[test]
-fn iperf3_runs_both_ways_from_a_debian_system() {
+fn a_debian_system_runs_iperf3_over_one_pair_of_queues_and_over_four() {
     require!(StockKvm, Root, Program("iperf3"), Artifact("root.ext4"));
-    let (root, tap) = (Image::debian(), Tap::new());
-    let mut guest = Guest::debian(&root).net(&tap).boot();
+    let (root, tap) = (Image::debian(), Tap::of_many_queues());
+    let mut guest = Guest::debian(&root).cpus(2).net_with(&tap, ",queue-pairs=4").boot();
     let device = guest.check("ls /sys/class/net | grep -v '^lo$'");
     guest.check(&tap.guest_setup(&device));
 
     let _server = iperf_server(&tap);
-    for direction in ["", "--reverse"] {
-        let report =
-            guest.check(&format!("iperf3 --json --bytes 64M {direction} --client {}", tap.host()));
-        let report: serde_json::Value = serde_json::from_str(&report).expect("a report in JSON");
-        let received = report["end"]["sum_received"]["bytes"].as_u64().expect("bytes received");
-        // The client's clock stops before the last bytes are counted.
-        assert!(received >= TRANSFER as u64 / 2, "{report:#}");
-        assert!(report["error"].is_null(), "{report:#}");
+    for pairs in [1, 4] {
+        guest.check(&format!("ethtool -L {device} combined {pairs}"));
+        let shown = guest.check(&format!("ethtool -l {device} | grep Combined"));
+        assert_eq!(
+            shown.split_whitespace().collect::<Vec<_>>()[1..],
+            ["4", "Combined:", &pairs.to_string()]
+        );
+        for direction in ["", "--reverse"] {
+            let client = format!("iperf3 --json --parallel 4 --bytes 32M --client {}", tap.host());
+            let report = guest.check(&format!("{client} {direction}"));
+            let report: serde_json::Value = serde_json::from_str(&report).expect("JSON");
+            let received = report["end"]["sum_received"]["bytes"].as_u64().expect("a count");
+            // The client's clock stops before the last bytes are counted.
+            assert!(received >= IPERF as u64 / 2, "{report:#}");
+            assert!(report["error"].is_null(), "{report:#}");
+        }
     }
+
+    let message = pattern(IPERF);
+    let scratch = Scratch::new();
+    let sum = md5(&scratch.write("sent", &message));
+    let (port, sent) = tap.send_to_guest(message);
+    let received = guest.check(&format!("bash -c 'md5sum < /dev/tcp/{}/{port}'", tap.host()));
+    assert_eq!(received, format!("{sum}  -"), "from the host to the guest");
+    sent.join().expect("the host's sender");
     guest.power_off();
 }
 

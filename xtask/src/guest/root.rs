@@ -14,7 +14,7 @@ use crate::debian::{self, Kernel, RootFs};
 const PACKAGES: &[&str] = &[
     // systemd-logind heeds the power button, and does not start without a system bus.
     "dbus",
-    "fio", "iperf3", "iproute2", "iputils-ping", "kmod", "login", "pciutils", "procps",
+    "ethtool", "fio", "iperf3", "iproute2", "iputils-ping", "kmod", "login", "pciutils", "procps",
     "systemd-sysv", "udev", "util-linux",
 ];
 
