@@ -4,7 +4,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use atoll_driver::{ConsoleGuest, TIMEOUT};
@@ -147,17 +147,18 @@ fn a_hundred_attachments_during_output_lose_and_double_nothing() {
     let terminal = Terminal::new(80, 25);
     let mut rig = Rig::start("unix");
     let place = rig.place.clone();
-    let (shown, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let stop = AtomicBool::new(false);
     let printed = std::thread::scope(|scope| {
         let printer = scope.spawn(|| {
             let mut printed = 0;
             while !stop.load(Ordering::Relaxed) {
-                // Never more than is kept while nobody is attached, and not all day.
-                if printed < shown.load(Ordering::Relaxed) + 100_000 {
+                // All the time, but never more than is kept while nobody is attached.
+                if printed < terminal.shown().len() + 100_000 {
                     rig.guest.print(&pattern(printed..printed + 2000)).expect("print");
                     printed += 2000;
+                } else {
+                    std::thread::sleep(Duration::from_millis(1));
                 }
-                std::thread::sleep(Duration::from_micros(200));
             }
             printed
         });
@@ -166,11 +167,7 @@ fn a_hundred_attachments_during_output_lose_and_double_nothing() {
             let mut seated = terminal.run(console().arg("--attach").arg(&place));
             // Before, keys would be echoed.
             wait_for("raw mode", || terminal.is_raw().then_some(()));
-            wait_for("output", || {
-                let now = terminal.shown().len();
-                shown.store(now, Ordering::Relaxed);
-                (now > before + 7 * round).then_some(())
-            });
+            wait_for("output", || (terminal.shown().len() > before + 7 * round).then_some(()));
             terminal.press(b"\x1dq");
             assert!(seated.wait().success(), "{}", seated.stderr());
         }
@@ -179,10 +176,13 @@ fn a_hundred_attachments_during_output_lose_and_double_nothing() {
     });
     let mut seated = terminal.run(console().arg("--attach").arg(&place));
     wait_for("raw mode", || terminal.is_raw().then_some(()));
-    wait_for("the last output", || (terminal.shown().len() >= printed).then_some(()));
+    rig.guest.print(b"the end").expect("print");
+    wait_for("the last output", || terminal.shown().ends_with(b"the end").then_some(()));
     terminal.press(b"\x1dq");
     assert!(seated.wait().success());
-    let (shown, expected) = (terminal.shown().clone(), pattern(0..printed));
+    let mut expected = pattern(0..printed);
+    expected.extend(b"the end");
+    let (shown, printed) = (terminal.shown().clone(), expected.len());
     let same = shown.iter().zip(&expected).take_while(|(a, b)| a == b).count();
     let around = shown.get(same..(same + 40).min(shown.len())).unwrap_or_default();
     assert_eq!((same, shown.len()), (printed, printed), "it goes on with {around:x?}");

@@ -3,6 +3,7 @@
 
 pub(crate) mod blk;
 pub(crate) mod boot;
+pub(crate) mod console;
 pub(crate) mod recovery;
 pub(crate) mod stall;
 
@@ -25,6 +26,8 @@ pub(crate) enum Measure {
     Blk,
     /// Time, exits and memory from a VMM's start to its guest's user space, beside QEMU's
     Boot,
+    /// Bytes a second through a console to a socket and back, without a guest
+    Console,
     /// Time from a device process's end to the next one's work, the cost of being ready for it,
     /// and of idle devices
     Recovery,
@@ -40,6 +43,7 @@ pub(crate) fn main(measure: Measure) -> Result<ExitCode> {
             alone(Act::Blk)
         }
         Measure::Boot => with_guests(Act::Boot),
+        Measure::Console => alone(Act::Console),
         Measure::Recovery => alone(Act::Recovery),
         Measure::Stall => with_guests(Act::Stall),
     }

@@ -24,6 +24,8 @@ pub(crate) enum Act {
     Blk,
     /// Time boots
     Boot,
+    /// Time consoles
+    Console,
     /// Time recoveries
     Recovery,
     /// Time stalls
@@ -37,6 +39,7 @@ impl Act {
             Self::Tour => "tour",
             Self::Blk => "blk",
             Self::Boot => "boot",
+            Self::Console => "console",
             Self::Recovery => "recovery",
             Self::Stall => "stall",
         }
@@ -50,6 +53,7 @@ pub(crate) fn main(act: Act) -> Result<ExitCode> {
         Act::Tour => demo::tour::play(),
         Act::Blk => bench::blk::measure(),
         Act::Boot => bench::boot::measure(),
+        Act::Console => bench::console::measure(),
         Act::Recovery => bench::recovery::measure(),
         Act::Stall => bench::stall::measure(),
     }
