@@ -258,6 +258,17 @@ impl Limiter {
         self.take_at(bytes, self.now())
     }
 
+    /// Whether anything may go through now; what does is charged later, when its size is known.
+    ///
+    /// # Errors
+    /// The time to wait.
+    pub fn check(&self) -> Result<(), Duration> {
+        if !self.limited.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.check_at(self.now())
+    }
+
     /// Counts one operation of `bytes` that can't wait.
     pub fn charge(&self, bytes: u64) {
         if self.limited.load(Ordering::Acquire) {
@@ -271,11 +282,13 @@ impl Limiter {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    fn take_at(&self, bytes: u64, now: u64) -> Result<(), Duration> {
+    fn check_at(&self, now: u64) -> Result<(), Duration> {
         let wait = self.bytes.wait(now).max(self.operations.wait(now));
-        if wait > 0 {
-            return Err(Duration::from_nanos(wait).min(LONGEST_WAIT));
-        }
+        if wait > 0 { Err(Duration::from_nanos(wait).min(LONGEST_WAIT)) } else { Ok(()) }
+    }
+
+    fn take_at(&self, bytes: u64, now: u64) -> Result<(), Duration> {
+        self.check_at(now)?;
         self.bytes.take(bytes, now);
         self.operations.take(1, now);
         Ok(())

@@ -19,6 +19,8 @@ pub(crate) struct ConfigSpace {
     pub(crate) queue_pairs: u16,
     /// In units of a million bits a second.
     pub(crate) speed: Option<u32>,
+    /// Whether the cable is plugged in.
+    pub(crate) link_up: bool,
     /// The driver is to announce itself.
     pub(crate) announce: bool,
 }
@@ -28,7 +30,8 @@ impl ConfigSpace {
     /// are there all the same, as zeros or unknown.
     pub(crate) fn to_bytes(self) -> Vec<u8> {
         let mac = self.mac.map_or([0; 6], Mac::octets);
-        let status = if self.announce { LINK_UP | ANNOUNCE } else { LINK_UP };
+        let link = if self.link_up { LINK_UP } else { 0 };
+        let status = if self.announce { link | ANNOUNCE } else { link };
         let words = [status, self.queue_pairs, self.mtu.unwrap_or(0)];
         let speed = self.speed.unwrap_or(UNKNOWN_SPEED).to_le_bytes();
         let duplex = self.speed.map_or(UNKNOWN_DUPLEX, |_| FULL);

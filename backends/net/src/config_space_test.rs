@@ -1,7 +1,13 @@
 use super::ConfigSpace;
 
-const NOTHING: ConfigSpace =
-    ConfigSpace { mac: None, mtu: None, queue_pairs: 1, speed: None, announce: false };
+const NOTHING: ConfigSpace = ConfigSpace {
+    mac: None,
+    mtu: None,
+    queue_pairs: 1,
+    speed: None,
+    link_up: true,
+    announce: false,
+};
 
 #[test]
 fn fields_stand_where_the_specification_has_them() {
@@ -10,6 +16,7 @@ fn fields_stand_where_the_specification_has_them() {
         mtu: Some(9000),
         queue_pairs: 4,
         speed: Some(10_000),
+        link_up: true,
         announce: true,
     };
     let expected = [
@@ -23,4 +30,10 @@ fn fields_stand_where_the_specification_has_them() {
 fn fields_without_a_value_are_zero_or_unknown() {
     let expected = [[0, 0, 0, 0, 0, 0, 1, 0, 1, 0], [0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0]];
     assert_eq!(NOTHING.to_bytes(), expected.concat());
+}
+
+#[test]
+fn a_pulled_cable_is_seen_in_the_status() {
+    let status = |link_up, announce| ConfigSpace { link_up, announce, ..NOTHING }.to_bytes()[6];
+    assert_eq!([status(true, false), status(false, false), status(false, true)], [1, 0, 2]);
 }

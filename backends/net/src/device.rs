@@ -4,8 +4,8 @@ use std::io;
 use std::sync::Arc;
 
 use atoll_backend::{
-    Capabilities, ConfigChange, ConfigRefused, Device, DeviceError, Identity, Kept, Sysno,
-    SystemCall, Worker,
+    Capabilities, ConfigChange, ConfigRefused, Device, DeviceError, Identity, Kept, Link, Panel,
+    Sysno, SystemCall, Worker,
 };
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
@@ -20,12 +20,13 @@ use crate::config_space::ConfigSpace;
 use crate::control::Control;
 use crate::control_queue::ControlQueue;
 use crate::datagrams::Datagrams;
+use crate::gate::Gate;
 use crate::offload::{Features, bit_of};
 use crate::pair::Pair;
 use crate::receive::Receive;
 use crate::stream::StreamNet;
 use crate::transmit::Transmit;
-use crate::{DatagramError, Mac, Options, PasstError, Tap, TapError, passt, plug};
+use crate::{DatagramError, LinkState, Mac, Options, PasstError, Tap, TapError, passt, plug};
 
 /// What `--print-capabilities` says.
 pub const CAPABILITIES: Capabilities = Capabilities { device_type: "net", features: &[] };
@@ -71,6 +72,7 @@ pub struct Net {
     /// What each pair of queues is attached to.
     attachments: Vec<Attachment>,
     control: Arc<Control>,
+    gate: Arc<Gate>,
     space: ConfigSpace,
 }
 
@@ -119,10 +121,14 @@ impl Net {
             // At most as many as the command line may say.
             queue_pairs: attachments.len() as u16,
             speed: options.speed,
+            link_up: true,
             announce: false,
         };
+        let limits = options.limits;
+        let (up, change) = (options.link == LinkState::Up, config_change.clone());
+        let gate = Gate::new(up, limits.receive(), limits.transmit(), change);
         let control = Arc::new(Control::new(pairs, mac, config_change));
-        Ok(Self { attachments, control, space })
+        Ok(Self { attachments, control, gate: Arc::new(gate), space })
     }
 
     fn features(&self) -> u64 {
@@ -177,7 +183,8 @@ impl Device for Net {
 
     fn config(&self) -> Vec<u8> {
         let (mac, announce) = self.control.address();
-        ConfigSpace { mac, announce, ..self.space }.to_bytes()
+        let link_up = self.gate.is_up();
+        ConfigSpace { mac, announce, link_up, ..self.space }.to_bytes()
     }
 
     fn write_config(&self, _offset: usize, _data: &[u8]) -> Result<(), ConfigRefused> {
@@ -190,7 +197,7 @@ impl Device for Net {
         if !features.has(VIRTIO_F_VERSION_1) {
             return Err(LegacyDriver.into());
         }
-        let control = Arc::clone(&self.control);
+        let (control, gate) = (Arc::clone(&self.control), Arc::clone(&self.gate));
         match self.role(index, features) {
             Some(Role::Receive(attachment)) => {
                 if index == 0 {
@@ -199,10 +206,10 @@ impl Device for Net {
                     }
                     attachment.set_offload(control.offload(features))?;
                 }
-                Ok(Box::new(Receive::new(attachment.clone(), control, features)?))
+                Ok(Box::new(Receive::new(attachment.clone(), control, gate, features)?))
             }
             Some(Role::Transmit(attachment)) => {
-                Ok(Box::new(Transmit::new(attachment.clone(), features)))
+                Ok(Box::new(Transmit::new(attachment.clone(), gate, features)))
             }
             Some(Role::Control) => Ok(Box::new(ControlQueue::new(control, features))),
             None => Err(format!("there is no queue {index}").into()),
@@ -211,6 +218,10 @@ impl Device for Net {
 
     fn keep(&self, kept: Kept) {
         self.control.keep(kept);
+    }
+
+    fn panel(&self) -> Panel<'_> {
+        self.gate.panel()
     }
 
     fn reset(&self) {

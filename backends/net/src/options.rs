@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::{Forward, Mac};
+use crate::{Forward, LimitOptions, Mac};
 
 /// As many as vhost-user can number the queues of, with the control queue.
 const MAX_PAIRS: i64 = 127;
@@ -36,8 +36,22 @@ Examples:
   Give the guest a network without any privilege, and its ssh a port of the host's:
     atoll-net --socket-path=/run/vm/net.sock --user-net --hostfwd=tcp:2222:22
 
+  Let no more than 10 MiB a second reach the guest, and pull its cable:
+    atoll-net --socket-path=net.sock --tap=tap0 --limit-rx-bps=10M --control-socket=control.sock
+    curl --unix-socket control.sock -X PATCH -d '{\"up\": false}' http://net/link
+
 Exit codes: 0 asked to end, or the only front-end left; 1 failure; 2 wrong command line.
 RUST_LOG=info (or debug) says more on standard error.";
+
+/// What becomes of a cable.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LinkState {
+    /// It is plugged in.
+    #[default]
+    Up,
+    /// It is pulled.
+    Down,
+}
 
 /// Serves a TAP interface, or a user-mode network, as a vhost-user network device.
 #[derive(Clone, Debug, Parser)]
@@ -117,6 +131,20 @@ pub struct Options {
     /// Speed that the guest is told, in millions of bits a second
     #[arg(long, value_name = "MBITS", value_parser = clap::value_parser!(u32).range(1..=MAX_SPEED))]
     pub speed: Option<u32>,
+
+    /// Whether the guest's cable is plugged in at the start; the control socket changes it
+    #[arg(
+        long,
+        value_enum,
+        value_name = "up|down",
+        default_value = "up",
+        hide_possible_values = true
+    )]
+    pub link: LinkState,
+
+    /// How fast each direction may be.
+    #[command(flatten)]
+    pub limits: LimitOptions,
 
     /// What every device process takes.
     #[command(flatten)]

@@ -12,12 +12,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use atoll_backend::{Chain, Received, Vring, VringError, Wait, Worker};
+use atoll_backend::{Chain, Link, Received, Vring, VringError, Wait, Worker};
 
 use crate::TapError;
 use crate::attachment::Attachment;
 use crate::control::Control;
 use crate::filter::{Filter, LOOKED_AT};
+use crate::gate::{Gate, Unreceived};
 use crate::header::{HEADER, MAX_FRAME, NUM_BUFFERS};
 use crate::offload::Features;
 use crate::pair::Served;
@@ -45,6 +46,7 @@ pub(crate) struct Receive {
     attachment: Attachment,
     _served: Option<Served>,
     control: Arc<Control>,
+    gate: Arc<Gate>,
     /// The control's filter, and its number among the changes.
     filter: Arc<Filter>,
     seen: u64,
@@ -60,13 +62,13 @@ pub(crate) struct Receive {
     /// Takes what does not fit. Only touched, and so only resident, where that happens.
     spill: Box<[u8]>,
     dropped: u64,
-    unwanted: u64,
 }
 
 impl Receive {
     pub(crate) fn new(
         attachment: Attachment,
         control: Arc<Control>,
+        gate: Arc<Gate>,
         features: Features,
     ) -> Result<Self, TapError> {
         // Only a checksum is left undone in packets of usual size.
@@ -78,6 +80,7 @@ impl Receive {
             filter: control.filter(),
             seen,
             control,
+            gate,
             connection: None,
             mergeable: features.mergeable(),
             wanted: if segments { MAX_PACKET } else { USUAL_PACKET },
@@ -86,7 +89,6 @@ impl Receive {
             held: None,
             spill: vec![0; MAX_PACKET].into_boxed_slice(),
             dropped: 0,
-            unwanted: 0,
         })
     }
 
@@ -113,6 +115,12 @@ impl Receive {
             Some(first) if !self.mergeable => room(first),
             _ => self.room,
         }
+    }
+
+    /// Whether the limits let a packet through now; else how long to wait. What comes too fast stays
+    /// where it is. With the cable pulled nothing waits.
+    fn admit(&self) -> Result<(), Duration> {
+        if self.gate.is_up() { self.gate.receive.check() } else { Ok(()) }
     }
 
     /// Reads a packet into the chains, and the spill; `None` when there is none.
@@ -209,7 +217,11 @@ impl Receive {
         writer.copy_from(&(chains as u16).to_le_bytes());
     }
 
-    fn drop_packet(&mut self) {
+    fn drop_packet(&mut self, why: Unreceived) {
+        self.gate.not_received(why);
+        if matches!(why, Unreceived::Unwanted | Unreceived::LinkDown) {
+            return;
+        }
         if self.dropped == 0 {
             tracing::warn!("dropping packets for the guest that do not fit its receive buffers");
         }
@@ -225,31 +237,40 @@ impl Worker for Receive {
             let packet = match &held {
                 Some(held) => held.packet,
                 None if self.posted.is_empty() => return Ok(Wait::kick()),
-                None => match self.read()? {
-                    Some(packet) => packet,
-                    None => return Ok(self.until_packet()),
-                },
+                None => {
+                    if let Err(wait) = self.admit() {
+                        vring.count_throttled();
+                        return Ok(Wait::no_kick().within(wait));
+                    }
+                    match self.read()? {
+                        Some(packet) => packet,
+                        None => return Ok(self.until_packet()),
+                    }
+                }
             };
             let len = packet.placed.saturating_add(packet.spilled);
             if !(HEADER..=MAX_PACKET).contains(&len) {
-                self.drop_packet();
+                self.drop_packet(Unreceived::Length);
+            } else if !self.gate.is_up() {
+                self.drop_packet(Unreceived::LinkDown);
             } else if held.is_none() && !self.is_wanted(packet) {
                 // The next one takes its place.
-                self.unwanted = self.unwanted.saturating_add(1);
+                self.drop_packet(Unreceived::Unwanted);
             } else if len <= self.packet_room() {
+                self.gate.receive.charge(len.saturating_sub(HEADER) as u64);
                 self.deliver(vring, packet)?;
             } else if self.mergeable {
                 let since = held.map_or_else(Instant::now, |held| held.since);
                 let left = PATIENCE.saturating_sub(since.elapsed());
                 if left.is_zero() {
-                    self.drop_packet();
+                    self.drop_packet(Unreceived::NoRoom);
                     continue;
                 }
                 self.held = Some(Held { packet, since });
                 self.wanted = self.wanted.max(len);
                 return Ok(Wait::kick().within(left));
             } else {
-                self.drop_packet();
+                self.drop_packet(Unreceived::NoRoom);
             }
         }
         Ok(self.until_packet())
@@ -265,7 +286,6 @@ impl Worker for Receive {
         if self.dropped > 0 {
             tracing::info!("{} packets for the guest were dropped", self.dropped);
         }
-        tracing::debug!("{} packets were not what the guest wants", self.unwanted);
         Ok(())
     }
 }

@@ -7,12 +7,14 @@
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
-use atoll_backend::{Chain, ChainFault, Reader, Vring, VringError, Wait, Worker};
+use atoll_backend::{Chain, ChainFault, Link, Reader, Vring, VringError, Wait, Worker};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 
 use crate::attachment::{Attachment, not_attached};
+use crate::gate::{Gate, Untransmitted};
 use crate::header::{HEADER, HeaderFault, TransmitHeader};
 use crate::offload::Features;
 use crate::stream::{Connection, StreamNet};
@@ -38,6 +40,20 @@ enum Unsent {
     /// The interface was deleted.
     #[error("TAP {name} is gone")]
     TapGone { name: String },
+    #[error("the cable is pulled")]
+    LinkDown,
+}
+
+impl Unsent {
+    fn reason(&self) -> Untransmitted {
+        match self {
+            Self::Chain(_) | Self::NoHeader | Self::Header(_) => Untransmitted::Malformed,
+            Self::Down { .. } | Self::TapGone { .. } => Untransmitted::HostDown,
+            Self::Refused(_) | Self::Later => Untransmitted::Refused,
+            Self::NoNetwork(_) => Untransmitted::NoNetwork,
+            Self::LinkDown => Untransmitted::LinkDown,
+        }
+    }
 }
 
 /// The worker of a transmit queue.
@@ -45,16 +61,30 @@ pub(crate) struct Transmit {
     attachment: Attachment,
     /// Where a stream was written last.
     connection: Option<Arc<Connection>>,
+    gate: Arc<Gate>,
     features: Features,
     dropped: u64,
 }
 
 impl Transmit {
-    pub(crate) fn new(attachment: Attachment, features: Features) -> Self {
-        Self { attachment, connection: None, features, dropped: 0 }
+    pub(crate) fn new(attachment: Attachment, gate: Arc<Gate>, features: Features) -> Self {
+        Self { attachment, connection: None, gate, features, dropped: 0 }
+    }
+
+    /// Whether the limits let the chain through now; else how long to wait. With the cable pulled
+    /// nothing waits, and neither does what a process before this one left in flight: the ring may be
+    /// about to stop.
+    fn admit(&self, chain: &Chain) -> Result<(), Duration> {
+        if chain.is_resubmitted() || !self.gate.is_up() {
+            return Ok(());
+        }
+        self.gate.transmit.check()
     }
 
     fn send(&mut self, chain: &Chain) -> Result<(), Unsent> {
+        if !self.gate.is_up() {
+            return Err(Unsent::LinkDown);
+        }
         let mut reader = chain.reader()?;
         let mut bytes = [0; HEADER];
         if reader.copy_to(&mut bytes) != HEADER {
@@ -97,8 +127,24 @@ impl Transmit {
         self.attachment.writable(self.connection.as_deref())
     }
 
+    /// Also waits until the end of a frame that went in part can go, which is as soon as it can.
+    fn until_flushed<'a>(&'a self, wait: Wait<'a>) -> Wait<'a> {
+        match &self.connection {
+            Some(connection)
+                if connection.flush().is_err_and(|error| error.kind() == ErrorKind::WouldBlock) =>
+            {
+                wait.on(self.room(), PollFlags::POLLOUT)
+            }
+            _ => wait,
+        }
+    }
+
     /// As on a wire, the driver learns nothing of it. The log does, the first time.
     fn drop_packet(&mut self, reason: &Unsent) {
+        self.gate.not_transmitted(reason.reason());
+        if matches!(reason, Unsent::LinkDown) {
+            return;
+        }
         if self.dropped == 0 {
             tracing::warn!(
                 error = reason as &dyn std::error::Error,
@@ -112,8 +158,16 @@ impl Transmit {
 impl Worker for Transmit {
     fn serve(&mut self, vring: &mut Vring) -> Result<Wait<'_>, VringError> {
         while let Some(chain) = vring.next()? {
+            if let Err(wait) = self.admit(&chain) {
+                vring.count_throttled();
+                vring.give_back(chain)?;
+                return Ok(self.until_flushed(Wait::no_kick().within(wait)));
+            }
             match self.send(&chain) {
-                Ok(()) => {}
+                Ok(()) => {
+                    let bytes = chain.readable_bytes().saturating_sub(HEADER as u64);
+                    self.gate.transmit.charge(bytes);
+                }
                 Err(Unsent::Later) => {
                     vring.give_back(chain)?;
                     return Ok(Wait::no_kick().on(self.room(), PollFlags::POLLOUT));
@@ -126,13 +180,7 @@ impl Worker for Transmit {
             }
             vring.complete(chain, 0)?;
         }
-        // The end of a frame that went in part goes as soon as it can.
-        if let Some(connection) = &self.connection
-            && connection.flush().is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
-        {
-            return Ok(Wait::kick().on(self.room(), PollFlags::POLLOUT));
-        }
-        Ok(Wait::kick())
+        Ok(self.until_flushed(Wait::kick()))
     }
 
     fn drain(&mut self, _vring: &mut Vring) -> Result<(), VringError> {

@@ -35,6 +35,7 @@ impl Program {
     pub fn settings(config: &BackendConfig) -> Settings {
         Settings::new(match config {
             BackendConfig::Disk(disk) => disk.limits.clone(),
+            BackendConfig::Net(net) => net.limits.clone(),
             _ => Limits::new(),
         })
     }

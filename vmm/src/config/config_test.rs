@@ -158,6 +158,10 @@ fn a_disk_may_be_limited_and_a_burst_belongs_to_a_limit() {
     assert!(refused("path=a,iops-burst=7").ends_with("there is no iops"));
     assert!(refused("path=a,bps=fast").starts_with("--disk: `fast`: not a size"));
     assert!(refused("path=a,rx-bps=7").contains("no key `rx-bps`"));
+    let net = NetConfig::from_text("user,rx-bps=1M,tx-pps=5,tx-pps-burst=9").unwrap();
+    assert_eq!(net.limits, [("rx_bps", 1 << 20), ("tx_pps", 5), ("tx_pps_burst", 9)].into());
+    let error = NetConfig::from_text("user,bps=7").unwrap_err().to_string();
+    assert!(error.contains("no key `bps`"), "{error}");
     let table = "[[disk]]\npath = \"a\"\niops = 100\nqueues = 2";
     let disk = from_toml(table).unwrap().disk.remove(0);
     assert_eq!((disk.limits, disk.queues), ([("iops", 100)].into(), Some(2)));

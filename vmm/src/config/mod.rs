@@ -250,6 +250,8 @@ pub struct NetConfig {
     pub on_disconnect: Policy,
     /// The device's name.
     pub id: Option<String>,
+    /// How fast each direction may be.
+    pub limits: Limits,
 }
 
 /// What a network card is attached to.
@@ -287,6 +289,8 @@ struct NetKeys {
     #[serde(default, rename = "on-disconnect", deserialize_with = "parsed")]
     on_disconnect: Policy,
     id: Option<String>,
+    #[serde(flatten, deserialize_with = "limits::limits")]
+    limits: Limits,
 }
 
 impl TryFrom<NetKeys> for NetConfig {
@@ -316,8 +320,8 @@ impl TryFrom<NetKeys> for NetConfig {
         if keys.queue_pairs.is_some() && matches!(to, NetTo::User(_) | NetTo::Stream(_)) {
             return Err("queue-pairs goes with tap, bridge and macvtap; a socket has one pair");
         }
-        let NetKeys { mac, mtu, queue_pairs, sandbox, on_disconnect, id, .. } = keys;
-        Ok(Self { to, mac, mtu, queue_pairs, sandbox, on_disconnect, id })
+        let NetKeys { mac, mtu, queue_pairs, sandbox, on_disconnect, id, limits, .. } = keys;
+        Ok(Self { to, mac, mtu, queue_pairs, sandbox, on_disconnect, id, limits })
     }
 }
 
@@ -334,6 +338,14 @@ impl Section for NetConfig {
         "mtu",
         "queue-pairs",
         "sandbox",
+        "rx-bps",
+        "rx-bps-burst",
+        "rx-pps",
+        "rx-pps-burst",
+        "tx-bps",
+        "tx-bps-burst",
+        "tx-pps",
+        "tx-pps-burst",
         "on-disconnect",
         "id",
     ];

@@ -39,7 +39,8 @@ pub struct Settings {
     pub disk: Vec<DiskConfig>,
     /// A network card, served by an atoll-net of its own:
     /// tap=NAME|bridge=NAME|macvtap=NAME|stream=PATH|user[,hostfwd=tcp:PORT:PORT[+…]]
-    /// [,mac=M][,mtu=N][,queue-pairs=N][,sandbox=off][,id=NAME]
+    /// [,mac=M][,mtu=N][,queue-pairs=N][,sandbox=off]
+    /// [,rx-bps=N][,rx-pps=N][,tx-bps=N][,tx-pps=N][,…-burst=N][,id=NAME]
     #[arg(long, value_name = "tap=NAME|user[,…]", value_parser = NetConfig::from_text)]
     pub net: Vec<NetConfig>,
     /// A console, served by an atoll-console of its own:

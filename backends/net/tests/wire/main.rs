@@ -19,4 +19,5 @@ mod process;
 mod rig;
 mod sandbox;
 mod sockets;
+mod turning;
 mod user;
