@@ -5,8 +5,9 @@ use std::fs;
 
 use atoll_tests::backend::Backend;
 use atoll_tests::image::Image;
+use atoll_tests::network::Tap;
 use atoll_tests::procfs;
-use atoll_tests::requirement::Requirement::AnyKvm;
+use atoll_tests::requirement::Requirement::{AnyKvm, Root};
 use atoll_tests::{require, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -75,6 +76,32 @@ fn a_disk_becomes_longer_and_never_shorter() {
     machine.refuses(&["device", "resize", "disk0", "4K"], &["disk0", "2097152", "shorter"]);
     machine.refuses(&["device", "resize", "disk0", "2097153"], &["multiple of 512"]);
     assert_eq!(fs::metadata(image.path()).expect("an image").len(), 1 << 21);
+}
+
+#[test]
+fn a_pulled_cable_stays_pulled_when_another_process_takes_over() {
+    require!(AnyKvm, Root);
+    let tap = Tap::new();
+    let machine = Controlled::start_with(["--net", &format!("tap={},rx-bps=1M", tap.name())]);
+    let said = machine.ctl(&["device", "link", "net0", "down"]);
+    assert_eq!(said, "device net0: its cable is pulled\n");
+    machine.ctl(&["device", "limit", "net0", "--tx-pps=500", "--tx-pps-burst=50"]);
+    let first = pid(&machine, "net0");
+    send(Signal::SIGKILL, first);
+    wait_for("another process", || (pid(&machine, "net0") != first).then_some(()));
+    let limits = machine.json(&["device", "limit", "net0"]);
+    assert_eq!((&limits["rx_bps"], &limits["tx_pps"]), (&json!(1 << 20), &json!(500)));
+    let second = pid(&machine, "net0");
+    let command = || {
+        let command = fs::read(format!("/proc/{}/cmdline", pid(&machine, "net0")));
+        String::from_utf8_lossy(&command.expect("a process")).into_owned()
+    };
+    assert!(command().contains("--link=down") && command().contains("--limit-tx-pps-burst=50"));
+    assert_eq!(machine.json(&["device", "link", "net0", "up"]), json!({ "up": true }));
+    send(Signal::SIGKILL, second);
+    wait_for("a third", || (pid(&machine, "net0") != second).then_some(()));
+    assert!(!command().contains("--link"), "{}", command());
+    machine.refuses(&["device", "resize", "net0", "1G"], &["net0", "has no size"]);
 }
 
 #[test]
