@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use atoll_driver::{NetHeader, TIMEOUT, VERSION_1};
 use nix::sys::signal::Signal;
@@ -15,7 +15,16 @@ use crate::user::{children, has_ended};
 const FEATURES: u64 = VERSION_1 | MRG_RXBUF;
 
 fn accept(listener: &UnixListener) -> UnixStream {
-    let (stream, _) = listener.accept().unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let deadline = Instant::now() + TIMEOUT;
+    let stream = loop {
+        match listener.accept() {
+            Ok((stream, _)) => break stream,
+            Err(_) => assert!(Instant::now() < deadline, "nobody connects"),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    stream.set_nonblocking(false).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
 }
@@ -73,7 +82,7 @@ fn a_stream_socket_is_connected_to_whenever_somebody_serves_it() {
     let deadline = Instant::now() + TIMEOUT;
     while !has_ended(keepers[0]) {
         assert!(Instant::now() < deadline, "what connects lives on");
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
