@@ -34,6 +34,7 @@ pub fn blk(data: &[u8]) {
             opt_io_size: None,
             aio: Default::default(),
             poll_us: 0,
+            on_enospc: Default::default(),
             backend: Default::default(),
         };
         Block::open(&options, ConfigChange::default()).expect("a disk")

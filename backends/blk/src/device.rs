@@ -14,7 +14,7 @@ use virtio_bindings::virtio_blk::VIRTIO_BLK_F_FLUSH;
 use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 use crate::cache::Caching;
-use crate::disk::{Disk, ID_LEN};
+use crate::disk::{Disk, ID_LEN, OnEnospc};
 use crate::engine::{Engine, Kept, PageCache, Ring, Threads};
 use crate::image::{Claim, Image, ImageError, ResizeError};
 use crate::options::{Aio, Options};
@@ -37,6 +37,7 @@ pub struct Block {
     idle_claim: Mutex<Option<Claim>>,
     id: [u8; ID_LEN],
     queues: u16,
+    on_enospc: OnEnospc,
     config_change: ConfigChange,
     limiter: Arc<Limiter>,
     caching: Arc<Caching>,
@@ -69,6 +70,7 @@ impl Block {
             queues: options.num_queues,
             config_change,
             limiter: Arc::new(Limiter::new(options.limits.into())),
+            on_enospc: options.on_enospc,
         })
     }
 
@@ -183,6 +185,7 @@ impl Device for Block {
             complaints: Mutex::default(),
             caching: Arc::clone(&self.caching),
             driver_flushes: features & 1 << VIRTIO_BLK_F_FLUSH != 0,
+            on_enospc: self.on_enospc,
         });
         let engine = self.engine(index, disk)?;
         Ok(Box::new(BlockQueue {
@@ -190,6 +193,7 @@ impl Device for Block {
             limiter: Arc::clone(&self.limiter),
             polling: self.polling,
             done: Vec::new(),
+            waiting: Default::default(),
         }))
     }
 

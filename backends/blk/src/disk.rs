@@ -29,6 +29,7 @@ pub(crate) struct Disk {
     pub(crate) caching: Arc<Caching>,
     /// Whether the driver can ask for durability.
     pub(crate) driver_flushes: bool,
+    pub(crate) on_enospc: OnEnospc,
 }
 
 /// A request that was answered.
@@ -38,6 +39,18 @@ pub(crate) struct Answered {
     pub(crate) written: u32,
     /// Whether the answer is an error.
     pub(crate) failed: bool,
+    /// There was no space for it, and it is to wait for some: it has no answer yet.
+    pub(crate) waits: bool,
+}
+
+/// What becomes of a request for which the host has no space.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum OnEnospc {
+    /// The guest sees an error.
+    #[default]
+    Report,
+    /// It waits until there is space.
+    Pause,
 }
 
 impl Disk {
@@ -76,7 +89,14 @@ impl Disk {
         subject: Subject,
         result: io::Result<()>,
     ) -> Answered {
-        let status = match result.tap_err(|error| self.complain(subject, error)) {
+        if let Err(error) = &result
+            && self.on_enospc == OnEnospc::Pause
+            && matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        {
+            self.complain(subject, error, "waits");
+            return Answered { chain, written: 0, failed: false, waits: true };
+        }
+        let status = match result.tap_err(|error| self.complain(subject, error, "failed")) {
             Ok(()) => VIRTIO_BLK_S_OK,
             Err(_logged) => VIRTIO_BLK_S_IOERR,
         };
@@ -128,14 +148,19 @@ impl Disk {
         if self.writes_durably() { self.image.storage().flush() } else { Ok(()) }
     }
 
-    fn complain(&self, subject: Subject, error: &io::Error) {
+    fn complain(&self, subject: Subject, error: &io::Error, does: &str) {
         let path = self.image.path().display();
         let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
         complaints.make(Instant::now()).tap_some(|unsaid| match unsaid {
-            0 => tracing::warn!("{subject} failed on {path}: {error}"),
-            _ => tracing::warn!("{subject} failed on {path}, as {unsaid} did before: {error}"),
+            0 => tracing::warn!("{subject} {does} on {path}: {error}"),
+            _ => tracing::warn!("{subject} {does} on {path}, as {unsaid} did before: {error}"),
         });
     }
+}
+
+/// Says that nothing more is done for the request.
+pub(crate) fn give_up(chain: Chain) -> Answered {
+    write_status(chain, VIRTIO_BLK_S_IOERR as u8)
 }
 
 /// Writes the status, the chain's last byte. The bytes that are written count from the first on
@@ -145,5 +170,5 @@ fn write_status(chain: Chain, code: u8) -> Answered {
     let failed = u32::from(code) != VIRTIO_BLK_S_OK;
     let complete = !failed || chain.writable_bytes() == 1;
     let written = if answered && complete { chain.writable_bytes() } else { 0 };
-    Answered { chain, written, failed }
+    Answered { chain, written, failed, waits: false }
 }

@@ -21,6 +21,7 @@ mod worker;
 
 pub use cache::Cache;
 pub use device::Block;
+pub use disk::OnEnospc;
 pub use format::Format;
 pub use format::chain::ChainError;
 #[cfg(feature = "fuzzing")]

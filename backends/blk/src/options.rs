@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use atoll_backend::{Args, Capabilities, LimitArgs};
 
 use crate::cache::Cache;
+use crate::disk::OnEnospc;
 use crate::format::Format;
 
 /// What `--print-capabilities` says.
@@ -121,6 +122,11 @@ pub struct Options {
     /// microseconds; 0 never looks
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 40, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub poll_us: u32,
+
+    /// What becomes of a request for which the host has no space: `report` an error to the guest, or
+    /// `pause` it and try again each second, while others go on
+    #[arg(long, value_name = "POLICY", value_enum, default_value = "report")]
+    pub on_enospc: OnEnospc,
 
     /// What every device process takes.
     #[command(flatten)]

@@ -2,16 +2,19 @@
 //! in any order. How it is done is the engine's.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use atoll_backend::{Chain, Limiter, Vring, VringError, Wait, Worker};
 use nix::poll::PollFlags;
 
-use crate::disk::Answered;
+use crate::disk::{Answered, give_up};
 use crate::engine::Engine;
 
 /// How soon to try again when the kernel is short of memory.
 const RETRY: Duration = Duration::from_millis(1);
+
+/// How soon to try again when the host has no space.
+const SPACE_RETRY: Duration = Duration::from_secs(1);
 
 /// What a request has besides its data: a header and a status (virtio 1.3 §5.2.6).
 const FRAME: u64 = 16 + 1;
@@ -25,11 +28,26 @@ pub(crate) struct BlockQueue {
     pub(crate) polling: Duration,
     /// What is done, on its way to the ring.
     pub(crate) done: Vec<Answered>,
+    /// What waits for space on the host.
+    pub(crate) waiting: Waiting,
+}
+
+/// Requests for which the host had no space.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    chains: Vec<Chain>,
+    /// When they are tried again.
+    until: Option<Instant>,
+    /// The ring is about to stop, and they with it.
+    ended: bool,
 }
 
 impl Worker for BlockQueue {
     fn serve(&mut self, vring: &mut Vring) -> Result<Wait<'_>, VringError> {
         self.complete(vring)?;
+        if self.waiting.until.is_some_and(|until| until <= Instant::now()) {
+            self.begin_again(vring)?;
+        }
         while let Some(chain) = vring.next()? {
             if let Err(wait) = self.admit(&chain) {
                 vring.count_throttled();
@@ -39,7 +57,7 @@ impl Worker for BlockQueue {
             }
             let alone = vring.in_flight() == 1 && !vring.has_next()?;
             if let Some(answered) = self.engine.begin(chain, alone) {
-                complete(vring, answered)?;
+                self.waiting.complete(vring, answered)?;
                 vring.call_if_wanted()?;
             }
         }
@@ -52,6 +70,8 @@ impl Worker for BlockQueue {
     }
 
     fn drain(&mut self, vring: &mut Vring) -> Result<(), VringError> {
+        self.waiting.ended = true;
+        self.begin_again(vring)?;
         while vring.in_flight() > 0 {
             self.engine.wait().map_err(|error| VringError::Device(error.into()))?;
             self.complete(vring)?;
@@ -63,7 +83,18 @@ impl Worker for BlockQueue {
 impl BlockQueue {
     fn complete(&mut self, vring: &mut Vring) -> Result<(), VringError> {
         self.engine.finished(&mut self.done);
-        self.done.drain(..).try_for_each(|answered| complete(vring, answered))
+        self.done.drain(..).try_for_each(|answered| self.waiting.complete(vring, answered))
+    }
+
+    /// Begins again with what had no space.
+    fn begin_again(&mut self, vring: &mut Vring) -> Result<(), VringError> {
+        self.waiting.until = None;
+        for chain in std::mem::take(&mut self.waiting.chains) {
+            if let Some(answered) = self.engine.begin(chain, false) {
+                self.waiting.complete(vring, answered)?;
+            }
+        }
+        self.submit(vring)
     }
 
     /// Hands over what was begun, and completes what is done at once.
@@ -75,6 +106,8 @@ impl BlockQueue {
     /// Waits for what is in flight as well.
     fn watch<'a>(&'a self, vring: &Vring, wait: Wait<'a>) -> Wait<'a> {
         let fds = if vring.in_flight() > 0 { self.engine.events() } else { [None, None] };
+        let left = self.waiting.until.map(|until| until.saturating_duration_since(Instant::now()));
+        let wait = left.into_iter().fold(wait, Wait::within);
         fds.into_iter().flatten().fold(wait, |wait, fd| wait.on(fd, PollFlags::POLLIN))
     }
 
@@ -91,10 +124,21 @@ impl BlockQueue {
     }
 }
 
-fn complete(vring: &mut Vring, answered: Answered) -> Result<(), VringError> {
-    let Answered { chain, written, failed } = answered;
-    if failed {
-        vring.count_error();
+impl Waiting {
+    fn complete(&mut self, vring: &mut Vring, answered: Answered) -> Result<(), VringError> {
+        let answered = match answered {
+            Answered { waits: true, chain, .. } if self.ended => give_up(chain),
+            Answered { waits: true, chain, .. } => {
+                self.chains.push(chain);
+                self.until = self.until.or_else(|| Instant::now().checked_add(SPACE_RETRY));
+                return Ok(());
+            }
+            answered => answered,
+        };
+        let Answered { chain, written, failed, .. } = answered;
+        if failed {
+            vring.count_error();
+        }
+        vring.complete(chain, written)
     }
-    vring.complete(chain, written)
 }

@@ -150,10 +150,10 @@ impl<'fd> Wait<'fd> {
         self
     }
 
-    /// Also wakes when `timeout` has passed.
+    /// Also wakes when `timeout` has passed, or one that was given before.
     #[must_use]
     pub fn within(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+        self.timeout = Some(self.timeout.map_or(timeout, |before| before.min(timeout)));
         self
     }
 }

@@ -96,6 +96,7 @@ fn blk(disk: &DiskConfig, cpus: u8) -> Vec<OsString> {
     }
     arguments.extend(disk.format.as_ref().map(|format| option("format", format)));
     arguments.extend(disk.cache.as_ref().map(|cache| option("cache", cache)));
+    arguments.extend(disk.on_enospc.as_ref().map(|policy| option("on-enospc", policy)));
     arguments.extend(disk.serial.as_ref().map(|serial| option("serial", serial)));
     arguments
 }

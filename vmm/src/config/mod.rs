@@ -194,6 +194,9 @@ pub struct DiskConfig {
     pub snapshot: bool,
     /// What may keep what the guest wrote: `none`, `writeback`, `writethrough` or `unsafe`.
     pub cache: Option<String>,
+    /// What becomes of requests for which the host has no space: `report` or `pause`.
+    #[serde(default, rename = "on-enospc")]
+    pub on_enospc: Option<String>,
     /// What the guest reads as the disk's serial number.
     pub serial: Option<String>,
     /// Request queues; one for each vCPU unless given.
@@ -220,6 +223,7 @@ impl Section for DiskConfig {
         "format",
         "snapshot",
         "cache",
+        "on-enospc",
         "serial",
         "queues",
         "sandbox",

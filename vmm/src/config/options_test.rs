@@ -38,7 +38,7 @@ fn an_unknown_key_is_named_with_the_nearest_right_one() {
     );
     assert_eq!(
         refusal::<DiskConfig>("path=a,zzzzzz=on"),
-        "--disk: there is no key `zzzzzz`; it takes path, readonly, format, snapshot, cache, serial, queues, sandbox, bps, bps-burst, iops, iops-burst, on-disconnect, id"
+        "--disk: there is no key `zzzzzz`; it takes path, readonly, format, snapshot, cache, on-enospc, serial, queues, sandbox, bps, bps-burst, iops, iops-burst, on-disconnect, id"
     );
 }
 

@@ -34,7 +34,7 @@ pub struct Settings {
     #[arg(long, value_name = "SIZE[,…]", value_parser = MemoryConfig::from_text)]
     pub memory: Option<MemoryConfig>,
     /// A disk, served by an atoll-blk of its own:
-    /// path=FILE[,format=raw|qcow2|auto][,readonly=on][,snapshot=on][,cache=MODE][,serial=S][,queues=N][,sandbox=off][,bps=N][,bps-burst=N][,iops=N][,iops-burst=N][,id=NAME]
+    /// path=FILE[,format=raw|qcow2|auto][,readonly=on][,snapshot=on][,cache=MODE][,on-enospc=report|pause][,serial=S][,queues=N][,sandbox=off][,bps=N][,bps-burst=N][,iops=N][,iops-burst=N][,id=NAME]
     #[arg(long, value_name = "path=FILE[,…]", value_parser = DiskConfig::from_text)]
     pub disk: Vec<DiskConfig>,
     /// A network card, served by an atoll-net of its own:

@@ -22,3 +22,4 @@ mod random;
 mod recovery;
 mod requests;
 mod sandbox;
+mod space;
