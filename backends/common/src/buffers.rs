@@ -11,8 +11,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use libc::{c_int, iovec, off_t};
 use vm_memory::ByteValued;
 
-/// How many pieces of memory one system call takes at most. What is longer takes several.
-const BATCH: usize = 128;
+use crate::vectored::{BATCH, Batch, transfer};
 
 /// Pieces of guest memory, of which some bytes at the front are consumed and some at the end cut.
 ///
@@ -78,54 +77,29 @@ impl<'chain> Pieces<'chain> {
 
     /// One vectored call over at most [`BATCH`] pieces, which advances them.
     fn transfer(&mut self, call: impl Fn(*const iovec, c_int) -> isize) -> io::Result<usize> {
-        let mut batch = Batch::new();
-        batch.extend(self.iter());
-        let moved = batch.transfer(call)?;
+        let moved = match self.whole() {
+            Some(pieces) => transfer(pieces, call)?,
+            None => {
+                let mut batch = Batch::new();
+                batch.extend(self.iter());
+                batch.transfer(call)?
+            }
+        };
         self.advance(moved);
         Ok(moved)
     }
-}
 
-/// The pieces of memory of one vectored call.
-struct Batch {
-    pieces: [iovec; BATCH],
-    filled: usize,
-}
-
-impl Batch {
-    const fn new() -> Self {
-        let nothing = iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-        Self { pieces: [nothing; BATCH], filled: 0 }
-    }
-
-    /// Adds pieces as far as they fit. Returns how many bytes those are.
-    fn extend(&mut self, pieces: impl Iterator<Item = iovec>) -> usize {
-        let free = self.pieces.get_mut(self.filled..).unwrap_or_default();
-        let mut bytes = 0usize;
-        for (slot, piece) in free.iter_mut().zip(pieces) {
-            *slot = piece;
-            bytes = bytes.saturating_add(piece.iov_len);
-            self.filled = self.filled.saturating_add(1);
-        }
-        bytes
-    }
-
-    fn transfer(&self, call: impl Fn(*const iovec, c_int) -> isize) -> io::Result<usize> {
-        if self.filled == 0 {
-            return Ok(0);
-        }
-        // At most BATCH.
-        let count = self.filled as c_int;
-        loop {
-            // A negative result is the only one that does not convert.
-            if let Ok(moved) = usize::try_from(call(self.pieces.as_ptr(), count)) {
-                return Ok(moved);
-            }
-            let error = io::Error::last_os_error();
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
-        }
+    /// The pieces as they are, if all that is left of them is whole ones that one call takes: as it
+    /// is in what every driver makes.
+    fn whole(&self) -> Option<&'chain [iovec]> {
+        let mut sum = 0usize;
+        let ends = |piece: &iovec| {
+            sum = sum.saturating_add(piece.iov_len);
+            sum >= self.left
+        };
+        let last = self.pieces.iter().take(BATCH).position(ends)?;
+        let whole = self.skip == 0 && sum == self.left;
+        self.pieces.get(..=last).filter(|_| whole)
     }
 }
 
@@ -401,8 +375,21 @@ impl<'chain> Writer<'chain> {
         while !self.is_empty() {
             let at = file_offset(offset)?;
             let moved = self.0.transfer(|pieces, count| {
-                // SAFETY: as in `read_exact_at`.
-                unsafe { libc::preadv2(fd.as_raw_fd(), pieces, count, at, libc::RWF_NOWAIT) }
+                // Not by the C library's wrapper: it makes of each call a point at which a thread
+                // may be cancelled, which takes a while and is of no use to us.
+                // SAFETY: as in `read_exact_at`. An offset is one word where a word has 64 bits.
+                let moved = unsafe {
+                    libc::syscall(
+                        libc::SYS_preadv2,
+                        fd.as_raw_fd(),
+                        pieces,
+                        libc::c_long::from(count),
+                        at,
+                        0_i64,
+                        libc::RWF_NOWAIT,
+                    )
+                };
+                moved as isize
             });
             match moved {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),

@@ -53,6 +53,7 @@ mod shared;
 mod signals;
 #[cfg(test)]
 mod test_ring;
+mod vectored;
 mod vring;
 
 pub use args::{Args, Capabilities, parse};
