@@ -83,6 +83,11 @@ impl Builder {
         self.device_option("--net", format!("tap={}{keys}", tap.name()))
     }
 
+    /// Adds a network card on a user-mode network, with further keys (`,hostfwd=tcp:2222:22`).
+    pub fn user_net(self, keys: &str) -> Self {
+        self.device_option("--net", format!("user{keys}"))
+    }
+
     /// Adds a console besides the shell's, as `--console` takes it.
     pub fn console(self, to: &str) -> Self {
         self.device_option("--console", to.to_owned())

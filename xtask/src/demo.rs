@@ -35,9 +35,12 @@ pub(crate) fn main(args: &Args) -> Result<ExitCode> {
 
 /// Boots the guest with its console on this terminal; ends as the VMM does.
 pub(crate) fn shell() -> Result<ExitCode> {
-    let tap = Tap::new();
+    let _way_out = way_out();
     let root = Image::debian();
-    eprintln!("`poweroff` in the guest ends this; the host is {} there", tap.host());
+    eprintln!(
+        "`poweroff` in the guest ends this; its network is what this user may use, and this host is \
+         its gateway"
+    );
     let status = Command::new(program::ours("atoll"))
         .args(["run", "--memory", "512M", "--console", "stdio", "--cpus"])
         .arg(vcpus().to_string())
@@ -46,14 +49,22 @@ pub(crate) fn shell() -> Result<ExitCode> {
         .arg("--initrd")
         .arg(artifacts::get("initramfs.cpio.gz"))
         .arg("--cmdline")
-        .arg(format!("root=/dev/vda rw quiet net={}/24", tap.guest()))
+        .arg("root=/dev/vda rw quiet net=dhcp")
         .arg("--disk")
         .arg(format!("path={}", root.path().display()))
-        .arg("--net")
-        .arg(format!("tap={}", tap.name()))
+        .args(["--net", "user"])
         .status()
         .context("cannot start atoll")?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, Into::into))
+}
+
+/// passt gives a guest what the host has, and the lab has nothing: there it gets a network that
+/// leads to the lab alone.
+fn way_out() -> Option<Tap> {
+    std::env::var_os("ATOLL_LAB")?;
+    let tap = Tap::new();
+    tap.be_way_out();
+    Some(tap)
 }
 
 /// Two vCPUs, where the host has as many processors to run them on.

@@ -15,7 +15,7 @@ const PACKAGES: &[&str] = &[
     // systemd-logind heeds the power button, and does not start without a system bus.
     "dbus",
     "ethtool", "fio", "iperf3", "iproute2", "iputils-ping", "kmod", "login", "pciutils", "procps",
-    "systemd-sysv", "udev", "util-linux",
+    "systemd-sysv", "udev", "udhcpc", "util-linux",
 ];
 
 /// Units that are switched off: each costs a process or more in a slow machine's boot.
@@ -40,12 +40,12 @@ const FILES: &[(&str, u32, &str)] = &[
     ("etc/fstab", 0o644, ""),
     ("etc/motd", 0o644, ""),
     ("usr/local/bin/guest-net", 0o755, include_str!("../../assets/guest-net")),
-    // Gives the guest its address when its command line names one.
+    // Gives the guest its address when its command line says which, or that it gets one.
     (
         "etc/systemd/system/guest-net.service",
         0o644,
         "[Unit]
-Description=Fixed network address from the kernel's command line
+Description=Network address as the kernel's command line says
 ConditionKernelCommandLine=net
 DefaultDependencies=no
 After=systemd-udevd.service
