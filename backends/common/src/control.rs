@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use atoll_http::{self as http, Clients, Request, Status, Unserved};
@@ -62,13 +62,29 @@ struct Controlled {
     metrics: Arc<Metrics>,
 }
 
-/// Serves `endpoint` on a thread of its own for the rest of the process's life. The socket's file,
-/// if it is ours, goes when what is returned is dropped.
+/// What the thread answers from, until [`Control`] takes it away.
+type Shared = Arc<Mutex<Option<Controlled>>>;
+
+/// The control socket for as long as the process serves. When it is dropped, nobody but its owner
+/// has the device any more, so that the owner sees to its end; and the socket's file goes.
+pub(crate) struct Control {
+    controlled: Shared,
+    _file: Option<OwnName>,
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // Waits for the answer that is being given.
+        self.controlled.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// Serves `endpoint` on a thread of its own until what is returned is dropped.
 pub(crate) fn start(
     endpoint: Endpoint,
     device: Arc<dyn Device>,
     metrics: Arc<Metrics>,
-) -> io::Result<Option<OwnName>> {
+) -> io::Result<Control> {
     let mut clients = Clients::default();
     let (listener, file) = match endpoint {
         Endpoint::Listening(listener) => {
@@ -81,42 +97,45 @@ pub(crate) fn start(
             (None, None)
         }
     };
-    let controlled = Controlled { device, metrics };
-    let serve = move || controlled.serve(listener.as_ref(), clients);
+    let controlled: Shared = Arc::new(Mutex::new(Some(Controlled { device, metrics })));
+    let shared = Arc::clone(&controlled);
+    let serve = move || serve(&shared, listener.as_ref(), clients);
     thread::Builder::new().name("control".into()).stack_size(STACK).spawn(serve)?;
-    Ok(file)
+    Ok(Control { controlled, _file: file })
+}
+
+fn serve(shared: &Shared, listener: Option<&UnixListener>, mut clients: Clients) {
+    while listener.is_some() || !clients.is_empty() {
+        let ready = clients.sleep(listener.map(AsFd::as_fd), &[], None);
+        if let Some(listener) = listener
+            && let Err(error) = clients.accept(|| listen::accept_one(listener))
+        {
+            tracing::warn!("the control socket can't take one more client: {error}");
+        }
+        let controlled = shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(controlled) = controlled.as_ref() else { return };
+        for (key, how) in ready {
+            clients.hear(key, how);
+            while let Some(client) = clients.get_mut(key) {
+                match client.take_request() {
+                    Ok(None) => break,
+                    Ok(Some(request)) => {
+                        let answer = controlled.answer(&request, client.is_last());
+                        client.answer(&answer);
+                    }
+                    Err(unserved) => {
+                        client.give_up(&unserved);
+                        break;
+                    }
+                }
+            }
+            clients.dismiss_if_done(key);
+        }
+        clients.settle();
+    }
 }
 
 impl Controlled {
-    fn serve(&self, listener: Option<&UnixListener>, mut clients: Clients) {
-        while listener.is_some() || !clients.is_empty() {
-            let ready = clients.sleep(listener.map(AsFd::as_fd), &[], None);
-            if let Some(listener) = listener
-                && let Err(error) = clients.accept(|| listen::accept_one(listener))
-            {
-                tracing::warn!("the control socket can't take one more client: {error}");
-            }
-            for (key, how) in ready {
-                clients.hear(key, how);
-                while let Some(client) = clients.get_mut(key) {
-                    match client.take_request() {
-                        Ok(None) => break,
-                        Ok(Some(request)) => {
-                            let answer = self.answer(&request, client.is_last());
-                            client.answer(&answer);
-                        }
-                        Err(unserved) => {
-                            client.give_up(&unserved);
-                            break;
-                        }
-                    }
-                }
-                clients.dismiss_if_done(key);
-            }
-            clients.settle();
-        }
-    }
-
     fn answer(&self, request: &Request, last: bool) -> Vec<u8> {
         let (method, path) = (request.method.as_str(), request.path.as_str());
         let name = self.device.identity().name;

@@ -79,11 +79,11 @@ fn run_device<D: Device>(
     end.watch().map_err(RunError::Signals)?;
     device.start()?;
     // Nothing is counted where nobody can ask.
-    let (metrics, _control_file) = match control {
+    let (metrics, _control) = match control {
         Some(control) => {
             let metrics = Arc::new(Metrics::new(device.identity().queues));
             let started = control::start(control, Arc::clone(&device), Arc::clone(&metrics));
-            (Some(metrics), started.map_err(RunError::Control)?)
+            (Some(metrics), Some(started.map_err(RunError::Control)?))
         }
         None => (None, None),
     };

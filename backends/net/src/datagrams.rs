@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-use atoll_backend::{Reader, Received};
+use atoll_backend::{OwnName, Reader, Received};
 
 use crate::header::{HEADER, MAX_FRAME};
 
@@ -33,6 +33,8 @@ pub(crate) struct Datagrams {
     socket: UnixDatagram,
     local: PathBuf,
     remote: PathBuf,
+    /// Removed at the end.
+    _file: OwnName,
 }
 
 impl Datagrams {
@@ -48,7 +50,8 @@ impl Datagrams {
         };
         let socket = socket.map_err(failed)?;
         socket.set_nonblocking(true).map_err(failed)?;
-        Ok(Self { socket, local: local.to_owned(), remote: remote.to_owned() })
+        let _file = OwnName::of(local).map_err(failed)?;
+        Ok(Self { socket, local: local.to_owned(), remote: remote.to_owned(), _file })
     }
 
     /// Reads the next frame to `packet`, behind an empty virtio header; `None` when there is none.

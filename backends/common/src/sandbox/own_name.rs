@@ -42,7 +42,7 @@ struct Names {
 }
 
 /// One name, at its place in the page.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Name {
     pub(super) folder: Arc<OwnedFd>,
     pub(super) name: &'static CStr,
@@ -69,6 +69,7 @@ pub fn bind(path: &Path, access: Access) -> Result<(UnixListener, OwnName), Sock
 }
 
 /// A name in the file system, removed when dropped unless it is another's by then.
+#[derive(Debug)]
 pub struct OwnName {
     path: PathBuf,
     name: Name,

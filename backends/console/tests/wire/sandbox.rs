@@ -37,3 +37,15 @@ fn both_sockets_and_the_link_are_removed_as_another_user() {
         assert!(rig.path("outlet").symlink_metadata().is_err(), "{outlet}");
     }
 }
+
+#[test]
+fn with_a_control_socket_they_are_removed_as_well() {
+    let mut rig = Rig::start(|dir| {
+        let at = |name: &str| dir.join(name).display().to_string();
+        vec![format!("--unix={}", at("outlet")), format!("--control-socket={}", at("control"))]
+    });
+    rig.terminate();
+    for name in ["outlet", "control"] {
+        assert!(rig.path(name).symlink_metadata().is_err(), "{name}");
+    }
+}

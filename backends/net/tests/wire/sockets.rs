@@ -116,4 +116,6 @@ fn frames_pass_over_datagram_sockets_whoever_was_there_first() {
         drop(peer);
         std::fs::remove_file(&remote).unwrap();
     }
+    let (status, _) = rig.process.terminate().unwrap();
+    assert!(status.success() && !local.exists());
 }
