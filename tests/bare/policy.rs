@@ -97,6 +97,10 @@ fn each_policy_follows_when_the_one_before_has_had_its_time() {
     assert!(stands_still(&rig), "the guest runs on");
     atoll_tests::wait_for("the guest to reset its disk", || (rig.resets(1) == 1).then_some(()));
     rig.check_witness();
+    let log = rig.vmm.stderr();
+    for what in ["the vCPUs are stopped for 2 s", "the device needs a reset for 2 s"] {
+        assert!(log.contains(&format!("disk1 (blk) has no back-end: {what}")), "{log}");
+    }
     assert_stopped(&backend, &mut rig);
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use atoll_tests::guest::Guest;
 use atoll_tests::image::{Image, MIB};
+use atoll_tests::network::Tap;
 use atoll_tests::require;
 use atoll_tests::requirement::Requirement::{Root, StockKvm};
 use atoll_tests::scratch::Scratch;
@@ -17,6 +18,7 @@ use init::Machine;
 const GUEST: &str = "atoll@web.service";
 const DISK: &str = "atoll-blk@disk.service";
 const CONSOLE: &str = "atoll-console@shell.service";
+const CARD: &str = "atoll-net@uplink.service";
 
 /// Where the guest's console waits for its reader.
 const SHELL: &str = "/run/atoll/console/shell/attach.sock";
@@ -33,20 +35,29 @@ const WORK: &str = "(while [ ! -e /tmp/stop ]; do \
     echo round; done > /tmp/log 2>&1; echo end >> /tmp/log) &";
 
 #[test]
-fn a_guest_goes_on_while_systemd_restarts_its_killed_disk() {
+fn a_guest_goes_on_while_systemd_restarts_its_killed_devices() {
     require!(StockKvm, Root);
     if let Some(reason) = init::lacking() {
         return requirement::skip(&reason);
     }
     let (machine, process) = Machine::boot(&configuration(), Image::blank(8 * MIB).path());
     // Systemd listens for the devices; none of them runs before the guest asks for it.
-    machine.check("systemctl start atoll-blk@disk.socket atoll-console@shell.socket");
+    let owner = machine.check("id -u atoll").parse().expect("a user's number");
+    let tap = Tap::of_user(owner);
+    fs::write(machine.path("/etc/atoll/net/uplink.conf"), format!("TAP={}\n", tap.name()))
+        .expect("configure the network card");
+    machine.check(
+        "systemctl start atoll-blk@disk.socket atoll-console@shell.socket atoll-net@uplink.socket",
+    );
     assert_eq!(machine.property(DISK, "ActiveState"), "inactive");
     machine.check(&format!("systemctl start --no-block {GUEST}"));
-    wait_for("the guest's console", || {
-        let failed = machine.property(GUEST, "ActiveState") == "failed";
-        assert!(!failed, "{}", machine.journal());
-        machine.path(SHELL).exists().then_some(())
+    wait_for("the guest's start", || {
+        let state = machine.property(GUEST, "ActiveState");
+        // Each has what it needs, and none is started twice.
+        let restarts = [DISK, CONSOLE, CARD].map(|unit| machine.property(unit, "NRestarts"));
+        let fine = state != "failed" && restarts.iter().all(|count| count == "0");
+        assert!(fine, "{}", machine.journal());
+        (state == "active").then_some(())
     });
     let mut guest = Guest::attach(
         process,
@@ -55,7 +66,7 @@ fn a_guest_goes_on_while_systemd_restarts_its_killed_disk() {
         Scratch::new(),
     );
     guest.wait_to_boot();
-    for unit in [GUEST, DISK, CONSOLE] {
+    for unit in [GUEST, DISK, CONSOLE, CARD] {
         // Each has said that it is ready: none is `activating`.
         assert_eq!(machine.property(unit, "ActiveState"), "active", "{unit}");
     }
@@ -64,13 +75,14 @@ fn a_guest_goes_on_while_systemd_restarts_its_killed_disk() {
     for _ in 0..kills() {
         let before = rounds(&mut guest);
         wait_for("the guest's work", || (rounds(&mut guest) > before).then_some(()));
-        let pid = machine.property(DISK, "MainPID");
-        machine.check(&format!("kill -9 {pid}"));
-        wait_for("the disk's next process", || {
-            let next = machine.property(DISK, "MainPID");
-            (next != "0" && next != pid).then_some(())
-        });
+        kill(&machine, DISK);
     }
+    guest.check(&tap.guest_setup("eth0"));
+    for _ in 0..2 {
+        guest.check(&format!("ping -c 3 {}", tap.host()));
+        kill(&machine, CARD);
+    }
+    guest.check(&format!("ping -c 3 {}", tap.host()));
     let before = rounds(&mut guest);
     wait_for("the guest's work", || (rounds(&mut guest) > before).then_some(()));
     guest.check("touch /tmp/stop");
@@ -98,6 +110,17 @@ fn a_guest_goes_on_while_systemd_restarts_its_killed_disk() {
     assert_eq!(format!("{}  -", atoll_tests::image::md5(&written)), sum);
 }
 
+/// Kills the process of `unit`, and waits until there is another.
+#[track_caller]
+fn kill(machine: &Machine, unit: &str) {
+    let pid = machine.property(unit, "MainPID");
+    machine.check(&format!("kill -9 {pid}"));
+    wait_for("the unit's next process", || {
+        let next = machine.property(unit, "MainPID");
+        (next != "0" && next != pid).then_some(())
+    });
+}
+
 fn kills() -> u32 {
     std::env::var("ATOLL_KILLS").ok().and_then(|count| count.parse().ok()).unwrap_or(KILLS)
 }
@@ -108,7 +131,7 @@ fn rounds(guest: &mut Guest) -> u32 {
     guest.check("grep -c round /tmp/log || :").parse().expect("a number")
 }
 
-/// A machine whose disk and console are units of their own.
+/// A machine whose disk, network card and console are units of their own.
 fn configuration() -> Vec<(&'static str, String)> {
     let machine = r#"kernel = "/guest/vmlinux"
 initrd = "/guest/initramfs.cpio.gz"
@@ -122,12 +145,18 @@ socket = "/run/atoll/shell.console.sock"
 id = "shell"
 
 [[device]]
+type = "net"
+socket = "/run/atoll/uplink.net.sock"
+id = "uplink"
+
+[[device]]
 type = "blk"
 socket = "/run/atoll/disk.blk.sock"
 id = "disk"
 "#;
     vec![
         ("web.toml", machine.to_owned()),
+        ("net/uplink.conf", String::new()),
         ("blk/disk.conf", "BLK_FILE=/var/lib/atoll/disk.img\n".to_owned()),
     ]
 }

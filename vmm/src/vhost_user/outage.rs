@@ -148,6 +148,12 @@ impl DeviceThread {
         let text = format!("has no back-end: {what}{time} (on-disconnect={})", self.policy);
         let why = outage.why.clone();
         self.tell(EventKind::Policy, self.life.state(), &text);
+        // That it waits at first is said with the loss, and what ends the machine says so itself.
+        if number > 0 || matches!(action, OnDisconnect::Pause | OnDisconnect::Reset) {
+            let device_type = self.device_type.name();
+            self.losses
+                .tell(Instant::now(), &format!("device {} ({device_type}) {text}", self.record.id));
+        }
         match action {
             OnDisconnect::Wait | OnDisconnect::Pause => {}
             OnDisconnect::Reset => self.step(Event::GiveUp),
