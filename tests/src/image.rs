@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
@@ -28,6 +29,38 @@ impl Image {
         let path = scratch.join("disk.img");
         File::create(&path).and_then(|file| file.set_len(size)).expect("make a disk image");
         Self { path, _scratch: scratch }
+    }
+
+    /// An empty disk of `size` bytes in qcow2, of as few clusters as that takes: the header, the
+    /// refcount table and its only block, the L1 table.
+    #[track_caller]
+    pub fn qcow2(size: u64) -> Self {
+        const CLUSTER: usize = 64 << 10;
+        let mut bytes = vec![0; 4 * CLUSTER];
+        let mut put = |at: usize, number: &[u8]| {
+            bytes[at..at + number.len()].copy_from_slice(number);
+        };
+        put(0, b"QFI\xfb");
+        // Version, cluster bits, L1 entries, clusters of the refcount table, refcount order, length.
+        let entries = u32::try_from(size.div_ceil(512 * MIB)).expect("a small disk");
+        for (at, word) in [(4, 3), (20, 16), (36, entries), (56, 1), (96, 4), (100, 104)] {
+            put(at, &u32::to_be_bytes(word));
+        }
+        // Size, where the tables are, and the one entry there is.
+        let clusters = [size, 3 * CLUSTER as u64, CLUSTER as u64, 2 * CLUSTER as u64];
+        for (at, long) in [24, 40, 48, CLUSTER].into_iter().zip(clusters) {
+            put(at, &long.to_be_bytes());
+        }
+        (0..4).for_each(|cluster| put(2 * CLUSTER + 2 * cluster, &[0, 1]));
+        let image = Self::blank(0);
+        std::fs::write(&image.path, bytes).expect("write a disk image");
+        image
+    }
+
+    /// The bytes that it takes on the host.
+    #[track_caller]
+    pub fn space(&self) -> u64 {
+        std::fs::metadata(&self.path).expect("look at a disk image").blocks() * 512
     }
 
     /// An image of `size` bytes with an empty ext4 on it.

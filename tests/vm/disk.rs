@@ -1,9 +1,10 @@
 //! Disks: what a guest writes is what the image holds.
 
+use atoll_tests::backend::Backend;
 use atoll_tests::guest::Guest;
 use atoll_tests::image::{Image, MIB};
-use atoll_tests::require;
-use atoll_tests::requirement::Requirement::StockKvm;
+use atoll_tests::requirement::Requirement::{Artifact, Program, StockKvm};
+use atoll_tests::{artifacts, load, qemu, require};
 
 #[test]
 fn a_large_file_is_the_same_in_the_guest_after_its_cache_is_dropped_and_on_the_host() {
@@ -52,4 +53,52 @@ fn the_disk_driver_can_be_unbound_and_bound_again() {
     }
     assert_eq!(guest.backends(), backends, "a backend lives on through a reset");
     guest.power_off();
+}
+
+#[test]
+fn a_file_system_on_qcow2_is_sound_and_what_it_trims_shrinks_the_file() {
+    require!(StockKvm, Artifact("root.ext4"));
+    let image = Image::qcow2(256 * MIB);
+    let tools = load::tools(&artifacts::get("root.ext4"));
+    let disk = format!("path={},format=qcow2", image.path().display());
+    let mut guest =
+        Guest::builder().memory("384M").option("--disk", &tools).option("--disk", &disk).boot();
+    use_and_trim(&mut guest, &image);
+    guest.power_off();
+}
+
+#[test]
+fn a_file_system_on_qcow2_is_sound_and_trimmed_under_qemu() {
+    require!(Program("qemu-system-x86_64"), Artifact("root.ext4"));
+    let (root, image) = (Image::debian(), Image::qcow2(256 * MIB));
+    let mut tools = Backend::blk(&root, &["--read-only"]);
+    let mut disk = Backend::blk(&image, &["--format=qcow2"]);
+    let mut guest = qemu::builder().disk(tools.socket()).disk(disk.socket()).boot();
+    use_and_trim(&mut guest, &image);
+    guest.power_off();
+    assert_eq!(tools.stop().code, 0);
+    assert_eq!(disk.stop().code, 0);
+}
+
+/// Makes a file system on the second disk with the tools on the first, fills some of it, takes it
+/// away again.
+#[track_caller]
+fn use_and_trim(guest: &mut Guest, image: &Image) {
+    load::prepare(guest);
+    guest.check("busybox chroot /mnt /sbin/mke2fs -q -t ext4 /dev/vdb && mkdir -p /disk");
+    guest.check("mount -t ext4 /dev/vdb /disk");
+    guest.check("dd if=/dev/urandom of=/tmp/file bs=1M count=24 2>&1");
+    let sum = guest.check("md5sum < /tmp/file");
+    guest.check("for n in 1 2 3; do cp /tmp/file /disk/$n; done && sync");
+    let full = image.space();
+    assert!(full > 72 * MIB, "{full}");
+    guest.check("rm /disk/1 /disk/2 && sync && mount -o bind /disk /mnt/tmp");
+    guest.check("busybox chroot /mnt /sbin/fstrim /tmp");
+    let trimmed = image.space();
+    assert!(trimmed < full - 44 * MIB, "{full} bytes became {trimmed}");
+    guest.check("echo 3 > /proc/sys/vm/drop_caches");
+    assert_eq!(guest.check("md5sum < /disk/3"), sum);
+    guest.check(
+        "umount /mnt/tmp && umount /disk && busybox chroot /mnt /sbin/e2fsck -f -n /dev/vdb",
+    );
 }
