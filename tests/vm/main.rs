@@ -14,3 +14,4 @@ mod recovery;
 mod scale;
 mod steady_state;
 mod systemd;
+mod turning;
