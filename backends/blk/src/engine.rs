@@ -33,6 +33,9 @@ pub(crate) trait Engine: Send {
         false
     }
 
+    /// Whether all that was begun has been taken back.
+    fn is_idle(&self) -> bool;
+
     /// Takes what is done.
     fn finished(&mut self, done: &mut Vec<Answered>);
 

@@ -72,7 +72,8 @@ impl Worker for BlockQueue {
     fn drain(&mut self, vring: &mut Vring) -> Result<(), VringError> {
         self.waiting.ended = true;
         self.begin_again(vring)?;
-        while vring.in_flight() > 0 {
+        // Not until the ring has all of them: where it broke, some never came back to it.
+        while !self.engine.is_idle() {
             self.engine.wait().map_err(|error| VringError::Device(error.into()))?;
             self.complete(vring)?;
         }

@@ -131,6 +131,10 @@ impl Engine for Ring {
         self.ring.ring.as_mut().is_some_and(FileRing::is_stalled)
     }
 
+    fn is_idle(&self) -> bool {
+        self.threads.is_idle() && self.ring.ring.as_ref().is_none_or(|ring| ring.in_flight() == 0)
+    }
+
     fn finished(&mut self, done: &mut Vec<Answered>) {
         self.threads.finished(done);
         let Some(ring) = self.ring.ring.as_mut().filter(|ring| ring.in_flight() > 0) else {

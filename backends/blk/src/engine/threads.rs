@@ -114,6 +114,10 @@ impl Engine for Threads {
         Ok(())
     }
 
+    fn is_idle(&self) -> bool {
+        self.in_flight == 0
+    }
+
     fn finished(&mut self, done: &mut Vec<Answered>) {
         if self.in_flight == 0 {
             return;
