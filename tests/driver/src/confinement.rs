@@ -1,6 +1,7 @@
 //! What a process has given up, as the kernel tells.
 
 use std::fs;
+use std::io;
 
 use crate::{Error, Process};
 
@@ -26,11 +27,20 @@ impl Process {
         let failed = |source| Error::system("reading /proc", source);
         let mut found = Vec::new();
         for task in fs::read_dir(format!("/proc/{}/task", self.id())).map_err(failed)? {
-            let status = task.and_then(|task| fs::read_to_string(task.path().join("status")));
-            found.push(Confinement::read(&status.map_err(failed)?));
+            match task.and_then(|task| fs::read_to_string(task.path().join("status"))) {
+                Ok(status) => found.push(Confinement::read(&status)),
+                // A thread that has ended since; the process has not, or it had no tasks to list.
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(failed(error)),
+            }
         }
         Ok(found)
     }
+}
+
+/// Whether a thread is no more: its file can't be found, or not be read.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH)
 }
 
 impl Confinement {
