@@ -3,7 +3,8 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Read;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -37,7 +38,8 @@ impl Footprint {
 #[derive(Debug)]
 pub struct Process {
     child: Child,
-    stderr: Option<JoinHandle<String>>,
+    log: Arc<Mutex<Vec<u8>>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Process {
@@ -63,15 +65,12 @@ impl Process {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|source| Error::system("starting the process", source))?;
-        let stderr = child.stderr.take().map(|mut pipe| {
-            thread::spawn(move || {
-                let mut bytes = Vec::new();
-                // What came before a read error is still worth showing.
-                let _ = pipe.read_to_end(&mut bytes);
-                String::from_utf8_lossy(&bytes).into_owned()
-            })
+        let log = Arc::new(Mutex::new(Vec::new()));
+        let reader = child.stderr.take().map(|pipe| {
+            let log = Arc::clone(&log);
+            thread::spawn(move || collect(pipe, &log))
         });
-        Ok(Self { child, stderr })
+        Ok(Self { child, log, reader })
     }
 
     /// The process id.
@@ -82,6 +81,27 @@ impl Process {
     /// The child itself, for its standard input and output.
     pub fn child(&mut self) -> &mut Child {
         &mut self.child
+    }
+
+    /// What it has written to standard error so far.
+    pub fn log(&self) -> String {
+        let bytes = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Waits until it has written `words` to standard error.
+    ///
+    /// # Errors
+    /// [`Error::Late`] when it does not.
+    pub fn wait_for_log(&self, words: &str) -> Result<(), Error> {
+        let deadline = Instant::now() + TIMEOUT;
+        while !self.log().contains(words) {
+            if Instant::now() > deadline {
+                return Err(Error::Late { what: "words in the log", timeout: TIMEOUT });
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
     }
 
     /// Whether it runs.
@@ -116,8 +136,9 @@ impl Process {
                 .try_wait()
                 .map_err(|source| Error::system("waiting for the process", source))?;
             if let Some(status) = status {
-                let stderr = self.stderr.take().and_then(|reader| reader.join().ok());
-                return Ok((status, stderr.unwrap_or_default()));
+                // A reader that panicked has told of it, and what it had read is there.
+                let _ = self.reader.take().map(JoinHandle::join);
+                return Ok((status, self.log()));
             }
             if Instant::now() > deadline {
                 return Err(Error::Late { what: "the end of the process", timeout: TIMEOUT });
@@ -214,6 +235,15 @@ impl Process {
     fn proc(&self, file: &str) -> Result<String, Error> {
         fs::read_to_string(format!("/proc/{}/{file}", self.id()))
             .map_err(|source| Error::system("reading /proc", source))
+    }
+}
+
+/// Reads into `log` until the end. What came before a read error is still worth showing.
+fn collect(mut pipe: ChildStderr, log: &Mutex<Vec<u8>>) {
+    let mut bytes = [0; 4096];
+    while let Ok(len @ 1..) = pipe.read(&mut bytes) {
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.extend_from_slice(bytes.get(..len).unwrap_or_default());
     }
 }
 

@@ -3,16 +3,21 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::fcntl::{FcntlArg, fcntl};
+
 use crate::{Error, Process, TIMEOUT};
 
 /// The first descriptor that is handed over.
 const FIRST: RawFd = 3;
+
+/// Above all descriptors that are passed on.
+const HIGH: RawFd = 64;
 
 /// Starts a process as a unit with a socket is started.
 #[derive(Debug)]
@@ -41,7 +46,7 @@ impl ServiceManager {
         command.env("LISTEN_FDS", sockets.len().to_string()).env("NOTIFY_SOCKET", path);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         for (to, socket) in (FIRST..).zip(sockets) {
-            pass_fd(&mut command, socket.as_raw_fd(), to);
+            pass_fd(&mut command, socket, to)?;
         }
         Ok((Self { notifications }, Process::run(&mut command)?))
     }
@@ -61,16 +66,24 @@ impl ServiceManager {
     }
 }
 
-/// Lets the command inherit `from` as descriptor `to`.
-pub fn pass_fd(command: &mut Command, from: RawFd, to: RawFd) {
+/// Lets the command inherit `from` as descriptor `to`, one of the low ones. The command keeps a
+/// duplicate of `from` for as long as it is there.
+///
+/// # Errors
+/// When there are too many open files.
+pub fn pass_fd(command: &mut Command, from: impl AsFd, to: RawFd) -> Result<(), Error> {
+    // Out of the way of all that is passed: a descriptor is not duplicated onto itself, and one
+    // that is still to be passed must not be closed by one that was.
+    let high = fcntl(from, FcntlArg::F_DUPFD_CLOEXEC(HIGH))
+        .map_err(|errno| Error::system("duplicating a descriptor to pass on", errno))?;
+    // SAFETY: it was made just now, and nobody else knows of it.
+    let high = unsafe { OwnedFd::from_raw_fd(high) };
     let pass = move || {
         // SAFETY: makes no reference to memory, and is allowed between fork and exec.
-        let moved = unsafe { libc::dup2(from, to) };
-        // A descriptor is not duplicated onto itself, but has to be kept open all the same.
-        // SAFETY: likewise.
-        let passed = moved.min(unsafe { libc::fcntl(to, libc::F_SETFD, 0) });
+        let passed = unsafe { libc::dup2(high.as_raw_fd(), to) };
         if passed < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     };
-    // SAFETY: `pass` makes two system calls and nothing else.
+    // SAFETY: `pass` makes one system call and nothing else.
     unsafe { command.pre_exec(pass) };
+    Ok(())
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -329,7 +328,7 @@ fn a_control_connection_may_be_inherited() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let mut command = Command::new(PROGRAM);
     command.args(image.args()).arg("--control-fd=3");
-    pass_fd(&mut command, theirs.as_raw_fd(), 3);
+    pass_fd(&mut command, &theirs, 3).unwrap();
     let mut process = Process::run(&mut command).unwrap();
     drop(theirs);
     let request = b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n";

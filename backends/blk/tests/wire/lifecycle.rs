@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 use std::time::Duration;
@@ -204,10 +204,10 @@ fn more_than_one_socket_from_a_service_manager_is_refused() {
     assert_eq!(stderr.lines().count(), 1, "{stderr}");
 }
 
-fn serve_fd(image: &Image, socket: &impl AsRawFd) -> Process {
+fn serve_fd(image: &Image, socket: &impl AsFd) -> Process {
     let mut command = Command::new(PROGRAM);
     command.arg("--fd=3").arg(format!("--blk-file={}", image.path().display()));
-    pass_fd(&mut command, socket.as_raw_fd(), 3);
+    pass_fd(&mut command, socket, 3).unwrap();
     Process::run(&mut command).unwrap()
 }
 

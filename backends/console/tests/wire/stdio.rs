@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use atoll_driver::{FrontEnd, Memory, Process, TIMEOUT};
+use atoll_driver::{FrontEnd, Memory, Process, TIMEOUT, pass_fd};
 use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::signal::Signal;
 use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
@@ -100,20 +100,11 @@ fn the_terminal_is_as_before_when_the_front_end_leaves() {
     let before = terminal.settings();
     let (ours, theirs) = UnixStream::pair().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_atoll-console"));
-    command.args(["--stdio", "--fd=9"]);
+    command.args(["--stdio", "--fd=3"]);
     terminal.put_behind(&mut command);
-    let raw = theirs.as_raw_fd();
-    let pass = move || {
-        // SAFETY: a system call with numbers.
-        match unsafe { libc::dup2(raw, 9) } {
-            9 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        }
-    };
-    // SAFETY: between fork and exec it makes one system call.
-    unsafe { command.pre_exec(pass) };
+    pass_fd(&mut command, &theirs, 3).unwrap();
     let mut process = Process::run(&mut command).unwrap();
-    drop(theirs);
+    drop((theirs, command));
     let device = FrontEnd::over(ours, Memory::new(1 << 20).unwrap()).unwrap();
     let guest = Guest::negotiate(device, F_SIZE);
     eventually("raw mode", || terminal.is_raw().then_some(()));

@@ -1,7 +1,6 @@
 //! The time from a device process's end to the first request that its successor completes, by the
 //! way in which the successor comes.
 
-use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -102,9 +101,9 @@ fn child(disk: &Disk, load: &mut Load) -> Result<Served> {
     let mut command = Command::new(load::program()?);
     command.arg(format!("--fd={CHILD_FD}")).args(disk.options());
     command.stdin(Stdio::null()).stdout(Stdio::null());
-    pass_fd(&mut command, theirs.as_raw_fd(), CHILD_FD);
+    pass_fd(&mut command, &theirs, CHILD_FD)?;
     let process = Process::run(&mut command)?;
-    drop(theirs);
+    drop((theirs, command));
     Ok(Served { process, front_end: load.survivor.attach_over(ours)? })
 }
 
@@ -121,7 +120,7 @@ fn unit(
     let mut command = Command::new(load::program()?);
     command.arg(format!("--fd={CHILD_FD}")).args(disk.options());
     command.stdin(Stdio::null()).stdout(Stdio::null());
-    pass_fd(&mut command, listener.as_raw_fd(), CHILD_FD);
+    pass_fd(&mut command, listener, CHILD_FD)?;
     let process = Process::run(&mut command)?;
     Ok(Served { process, front_end: load.survivor.attach_over(stream)? })
 }
