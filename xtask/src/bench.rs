@@ -4,10 +4,12 @@
 pub(crate) mod blk;
 pub(crate) mod boot;
 pub(crate) mod console;
+pub(crate) mod net;
 pub(crate) mod recovery;
 pub(crate) mod stall;
 
 mod counters;
+mod cpu;
 mod memory;
 
 use std::process::ExitCode;
@@ -28,6 +30,8 @@ pub(crate) enum Measure {
     Boot,
     /// Bytes a second through a console to a socket and back, without a guest
     Console,
+    /// Frames through a network card: how many, how long, at what cost, beside the TAP itself
+    Net,
     /// Time from a device process's end to the next one's work, the cost of being ready for it,
     /// and of idle devices
     Recovery,
@@ -44,6 +48,10 @@ pub(crate) fn main(measure: Measure) -> Result<ExitCode> {
         }
         Measure::Boot => with_guests(Act::Boot),
         Measure::Console => alone(Act::Console),
+        Measure::Net => {
+            packages::ensure()?;
+            alone(Act::Net)
+        }
         Measure::Recovery => alone(Act::Recovery),
         Measure::Stall => with_guests(Act::Stall),
     }

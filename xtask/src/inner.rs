@@ -26,6 +26,8 @@ pub(crate) enum Act {
     Boot,
     /// Time consoles
     Console,
+    /// Time a network card's frames
+    Net,
     /// Time recoveries
     Recovery,
     /// Time stalls
@@ -40,6 +42,7 @@ impl Act {
             Self::Blk => "blk",
             Self::Boot => "boot",
             Self::Console => "console",
+            Self::Net => "net",
             Self::Recovery => "recovery",
             Self::Stall => "stall",
         }
@@ -54,6 +57,7 @@ pub(crate) fn main(act: Act) -> Result<ExitCode> {
         Act::Blk => bench::blk::measure(),
         Act::Boot => bench::boot::measure(),
         Act::Console => bench::console::measure(),
+        Act::Net => bench::net::measure(),
         Act::Recovery => bench::recovery::measure(),
         Act::Stall => bench::stall::measure(),
     }

@@ -249,6 +249,28 @@ impl Queue {
         }
     }
 
+    /// Waits until the device has used `count` chains that were not taken yet, asleep until it calls
+    /// for the last of them. They stay to be taken.
+    ///
+    /// # Errors
+    /// [`Error::Silent`] when it does not in time.
+    pub fn wait_until_used(&mut self, count: u16, timeout: Duration) -> Result<(), Error> {
+        let deadline = Instant::now() + timeout;
+        let used = |queue: &Self| {
+            Ok::<_, Error>(queue.ring.used_index()?.wrapping_sub(queue.next_used) >= count)
+        };
+        while !used(self)? {
+            // virtio 1.3 §2.7.7.1: a call is wanted when the index goes past this one.
+            self.ring.set_used_event(self.next_used.wrapping_add(count).wrapping_sub(1))?;
+            fence(Ordering::SeqCst);
+            let left = deadline.saturating_duration_since(Instant::now());
+            if !used(self)? && !self.wait_call(left)? {
+                return Err(Error::Silent { queue: self.index, timeout });
+            }
+        }
+        Ok(())
+    }
+
     /// Waits for a call, whatever the ring says, and takes it. `false` when none came in time.
     ///
     /// # Errors

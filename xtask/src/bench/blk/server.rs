@@ -8,12 +8,11 @@ use anyhow::{Context, Result};
 use atoll_driver::{EVENT_IDX, FrontEnd, INDIRECT_DESC, Memory, Process, Queue, VERSION_1};
 use atoll_tests::program;
 use atoll_tests::scratch::Scratch;
-use nix::time::{clock_getcpuclockid, clock_gettime};
-use nix::unistd::Pid;
 
 use super::Disk;
 use super::lane::{Figures, Lane, percentiles};
 use super::work::{Backing, Cell};
+use crate::bench::cpu;
 
 /// Against whom ratios are.
 pub(super) const PEER: &str = "qemu-storage-daemon io_uring";
@@ -111,9 +110,9 @@ impl Served {
         let mut lanes =
             queues.map(|queue| Lane::new(queue, &memory, *cell)).collect::<Result<Vec<_>>>()?;
         all(&mut lanes, WARM_UP)?;
-        let (cpu, start) = (cpu_nanoseconds(&self.process)?, Instant::now());
+        let (cpu, start) = (cpu::nanoseconds(self.process.id())?, Instant::now());
         let times = all(&mut lanes, RUN)?;
-        let (elapsed, cpu) = (start.elapsed(), cpu_nanoseconds(&self.process)? - cpu);
+        let (elapsed, cpu) = (start.elapsed(), cpu::nanoseconds(self.process.id())? - cpu);
         let count = times.len() as f64;
         let (p50, p99) = percentiles(times);
         Ok(Figures { rate: count / elapsed.as_secs_f64(), p50, p99, cpu: cpu / count })
@@ -132,11 +131,4 @@ fn all(lanes: &mut [Lane<'_>], time: Duration) -> Result<Vec<u32>> {
         }
         Ok(times)
     })
-}
-
-/// Of all threads, those included that have ended: kernels have such for requests.
-fn cpu_nanoseconds(process: &Process) -> Result<f64> {
-    let clock = clock_getcpuclockid(Pid::from_raw(i32::try_from(process.id())?))?;
-    let time = clock_gettime(clock)?;
-    Ok(time.tv_sec() as f64 * 1e9 + time.tv_nsec() as f64)
 }
