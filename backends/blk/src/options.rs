@@ -118,9 +118,10 @@ pub struct Options {
     #[arg(long, value_name = "ENGINE", value_enum, default_value = "auto")]
     pub aio: Aio,
 
-    /// How long a queue that has been busy is looked at before its thread goes to sleep, in
-    /// microseconds; 0 never looks
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = 40, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    /// How long a queue whose requests follow closely upon each other is looked at before its thread
+    /// goes to sleep, in microseconds, as long as that meets them sooner than sleep would; 0 never
+    /// looks
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 200, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub poll_us: u32,
 
     /// What becomes of a request for which the host has no space: `report` an error to the guest, or

@@ -58,6 +58,40 @@ fn polling_in_vain_is_tried_ever_less_often_until_it_helps() {
 }
 
 #[test]
+fn after_long_success_a_pause_is_no_reason_to_doubt() {
+    let mut polling = Polling::default();
+    attempts(&mut polling);
+    (0..100).for_each(|_| polling.met(SOON, LIMIT));
+    polling.missed();
+    assert_eq!(attempts(&mut polling), Some(0));
+    polling.missed();
+    assert_eq!(attempts(&mut polling), Some(1), "it had not helped since");
+}
+
+#[test]
+fn polling_that_meets_work_later_than_sleep_does_is_in_vain() {
+    let mut polling = Polling::default();
+    attempts(&mut polling);
+    for _ in 0..100 {
+        polling.met(SOON, LIMIT);
+        polling.met(2 * SOON, LIMIT);
+    }
+    assert_eq!(polling.window(LIMIT), LIMIT, "now and then is no matter");
+    (0..4).for_each(|_| polling.met(2 * SOON, LIMIT));
+    assert_eq!(polling.window(LIMIT), Duration::ZERO);
+    let before = attempts(&mut polling).unwrap();
+    (0..4).for_each(|_| polling.met(2 * SOON, LIMIT));
+    assert!(attempts(&mut polling).unwrap() > before, "it is tried less often");
+}
+
+#[test]
+fn work_that_takes_most_of_the_window_to_come_is_not_polled_for() {
+    let mut polling = Polling::default();
+    (0..5000).for_each(|_| polling.woken(LIMIT * 3 / 4, LIMIT));
+    assert_eq!(polling.window(LIMIT), Duration::ZERO);
+}
+
+#[test]
 fn work_that_is_met_late_was_not_met() {
     let mut polling = Polling::default();
     attempts(&mut polling);

@@ -108,7 +108,8 @@ fn serve_until_stopped(
             continue;
         }
         sleep(&wait, kick, stop)?;
-        if window.is_zero() && wait.kick {
+        // What comes while there is something to wait for says nothing of the driver.
+        if window.is_zero() && wait.kick && !wait.polling.is_zero() {
             polling.woken(idle.elapsed(), wait.polling);
         }
     }
