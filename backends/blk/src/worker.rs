@@ -45,6 +45,8 @@ pub(crate) struct Waiting {
 impl Worker for BlockQueue {
     fn serve(&mut self, vring: &mut Vring) -> Result<Wait<'_>, VringError> {
         self.complete(vring)?;
+        // The driver gets up while what it has put there meanwhile is begun.
+        vring.call_if_wanted()?;
         if self.waiting.until.is_some_and(|until| until <= Instant::now()) {
             self.begin_again(vring)?;
         }
