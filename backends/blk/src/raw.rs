@@ -9,6 +9,7 @@ use std::sync::Arc;
 use atoll_backend::{DirectAlignment, Reader, Writer};
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
 use crate::image::ImageError;
 use crate::ranges::Range;
@@ -23,6 +24,8 @@ pub(crate) struct Raw {
     file: Arc<File>,
     /// What the kernel wants of requests past the page cache, where they go there.
     direct: Option<DirectAlignment>,
+    /// Whether all its bytes are always in memory.
+    in_memory: bool,
 }
 
 impl Storage for Raw {
@@ -86,11 +89,17 @@ impl Storage for Raw {
 
 impl Raw {
     pub(crate) fn new(file: File, direct: Option<DirectAlignment>) -> Self {
-        Self { file: Arc::new(file), direct }
+        let in_memory = fstatfs(&file).is_ok_and(|system| system.filesystem_type() == TMPFS_MAGIC);
+        Self { file: Arc::new(file), direct, in_memory }
     }
 
     pub(crate) fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Whether all its bytes are always in memory, so that no read waits for a disk.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.in_memory
     }
 
     /// Whether requests go past the page cache.

@@ -36,6 +36,11 @@ impl PageCache {
         if !self.tells {
             return None;
         }
+        // Such a file system can't say what is not there, for all is. (What the host swapped out
+        // is waited for, as it is with the guest's memory.)
+        if self.raw.is_in_memory() {
+            return Some(data.read_exact_at(self.raw.file().as_fd(), offset));
+        }
         match data.read_cached_at(self.raw.file().as_fd(), offset) {
             Ok(true) => Some(Ok(())),
             Ok(false) => None,

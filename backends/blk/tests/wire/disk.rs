@@ -28,7 +28,15 @@ pub(crate) struct Image {
 
 impl Image {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::within(tempfile::tempdir().unwrap())
+    }
+
+    /// In a file system that is nothing but memory.
+    pub(crate) fn in_memory() -> Self {
+        Self::within(tempfile::tempdir_in("/dev/shm").unwrap())
+    }
+
+    fn within(dir: TempDir) -> Self {
         let image = Self { dir };
         let bytes: Vec<u8> =
             (0..SECTORS).flat_map(|sector| [sector_byte(sector); SECTOR]).collect();

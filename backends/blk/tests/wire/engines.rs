@@ -1,6 +1,6 @@
 //! Many requests at once, by each engine: whatever is done when, each finds what it should.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -55,6 +55,27 @@ fn many_reads_at_once_find_what_is_on_the_disk() {
             assert!(read.bytes(&memory).unwrap() == expected, "{options:?}: sector {place}");
         }
     }
+}
+
+/// The names of the process's threads, those included that the kernel has for it.
+fn threads(process: &Process) -> Vec<String> {
+    let threads = fs::read_dir(format!("/proc/{}/task", process.id())).unwrap();
+    let name = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("comm")).ok();
+    threads.filter_map(|thread| name(thread.unwrap())).collect()
+}
+
+#[test]
+fn an_image_in_memory_is_read_without_another_thread() {
+    let image = Image::in_memory();
+    let process = image.serve(&["--aio=io-uring"]);
+    let mut driver = Driver::attach_with(&image, ALL_FEATURES, 256);
+    let memory = driver.memory();
+    let reads: Vec<_> = (0..80).map(|n| BlkRequest::read(&memory, n * 8, 4096).unwrap()).collect();
+    run(&mut driver, &reads);
+    assert!(reads[1].bytes(&memory).unwrap()[..SECTOR] == [sector_byte(8); SECTOR]);
+    // Those that the kernel starts for a ring wait for more work for a while.
+    let threads = threads(&process);
+    assert!(!threads.iter().any(|name| name.starts_with("iou-wrk")), "{threads:?}");
 }
 
 #[test]
