@@ -32,6 +32,8 @@ pub(crate) enum Measure {
     Console,
     /// Frames through a network card: how many, how long, at what cost, beside the TAP itself
     Net,
+    /// Requests to a disk by how long its queues are looked at before their threads go to sleep
+    Polling,
     /// Time from a device process's end to the next one's work, the cost of being ready for it,
     /// and of idle devices
     Recovery,
@@ -47,6 +49,10 @@ pub(crate) fn main(measure: Measure) -> Result<ExitCode> {
             alone(Act::Blk)
         }
         Measure::Boot => with_guests(Act::Boot),
+        Measure::Polling => {
+            packages::ensure()?;
+            alone(Act::Polling)
+        }
         Measure::Console => alone(Act::Console),
         Measure::Net => {
             packages::ensure()?;

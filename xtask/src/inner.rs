@@ -28,6 +28,8 @@ pub(crate) enum Act {
     Console,
     /// Time a network card's frames
     Net,
+    /// Time a disk's requests by how long its queues are polled
+    Polling,
     /// Time recoveries
     Recovery,
     /// Time stalls
@@ -43,6 +45,7 @@ impl Act {
             Self::Boot => "boot",
             Self::Console => "console",
             Self::Net => "net",
+            Self::Polling => "polling",
             Self::Recovery => "recovery",
             Self::Stall => "stall",
         }
@@ -58,6 +61,7 @@ pub(crate) fn main(act: Act) -> Result<ExitCode> {
         Act::Boot => bench::boot::measure(),
         Act::Console => bench::console::measure(),
         Act::Net => bench::net::measure(),
+        Act::Polling => bench::blk::measure_polling(),
         Act::Recovery => bench::recovery::measure(),
         Act::Stall => bench::stall::measure(),
     }

@@ -3,6 +3,7 @@
 //! software driver stands for the guest. Runs are short and in turn; figures are medians of them, and
 //! ratios those of the median pair.
 
+mod busy;
 mod fio;
 mod lane;
 mod server;
@@ -16,9 +17,12 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use atoll_tests::scratch::Scratch;
 
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
+
 use crate::bench::memory;
+use busy::Busy;
 use lane::Figures;
-use server::{SERVERS, Server};
+use server::{SERVERS, Server, WINDOWS};
 use work::{Backing, Cell};
 
 /// Runs of each.
@@ -33,34 +37,65 @@ type Runs = BTreeMap<(Cell, &'static str), Vec<Figures>>;
 /// Measures and prints it all. Run as a release build: the driver is part of the time.
 /// `ATOLL_BENCH` with words such as `cached` or `depth-1` leaves out what lacks one of them.
 pub(crate) fn measure() -> Result<ExitCode> {
+    let cells = wanted(|_| true);
+    let (runs, resident) = run(SERVERS, &cells, true)?;
+    cells.iter().for_each(|cell| print(cell, SERVERS, &runs));
+    println!("\n{:<36}{:>12}", "private memory after all that", "KiB");
+    resident.iter().for_each(|(name, kib)| println!("{name:<36}{kib:>12}"));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What it is worth to look at a queue before going to sleep, by how long: with CPUs to spare, and
+/// with something on each that wants all of it.
+pub(crate) fn measure_polling() -> Result<ExitCode> {
+    let cells = wanted(|cell| cell.is_small() && cell.backing != Backing::Memory);
+    for busy in [false, true] {
+        println!("\n{}", if busy { "CPUS BUSY WITH SOMETHING ELSE" } else { "CPUS TO SPARE" });
+        let busy = busy.then(Busy::start);
+        let (runs, _resident) = run(WINDOWS, &cells, false)?;
+        drop(busy);
+        cells.iter().for_each(|cell| print(cell, WINDOWS, &runs));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The cells that are asked for.
+fn wanted(of: impl Fn(&Cell) -> bool) -> Vec<Cell> {
     let wanted = std::env::var("ATOLL_BENCH").unwrap_or_default();
-    let wanted = |cell: &Cell| {
+    let named = |cell: &Cell| {
         let name = cell.name();
         wanted.split_whitespace().all(|word| name.split_whitespace().any(|part| part == word))
     };
-    let cells: Vec<Cell> = work::cells().filter(wanted).collect();
-    let mut runs = Runs::new();
-    let mut resident = BTreeMap::new();
-    for _ in 0..ROUNDS {
+    work::cells().filter(|cell| of(cell) && named(cell)).collect()
+}
+
+/// All cells on each server, and by fio as the limit. Returns with the runs each server's private
+/// memory at the end, in KiB.
+fn run(
+    servers: &'static [Server],
+    cells: &[Cell],
+    limit: bool,
+) -> Result<(Runs, BTreeMap<&'static str, u64>)> {
+    let (mut runs, mut resident) = (Runs::new(), BTreeMap::new());
+    for round in 0..ROUNDS {
         for backing in Backing::ALL {
             let cells: Vec<_> = cells.iter().filter(|cell| cell.backing == backing).collect();
             if cells.is_empty() {
                 continue;
             }
             let disk = Disk::new(backing)?;
-            for server in SERVERS {
+            // Each is the first one at times: a new file is not what it is later, and a host that
+            // limits what its guests do may let them do more at first.
+            for server in servers.iter().cycle().skip(round).take(servers.len()) {
                 let kib = serve(server, &disk, &cells, &mut runs)?;
                 resident.insert(server.name, kib);
             }
-            for cell in cells.into_iter().filter(|cell| cell.queues == 1) {
+            for cell in cells.into_iter().filter(|cell| limit && cell.queues == 1) {
                 runs.entry((*cell, fio::NAME)).or_default().push(fio::run(cell, &disk)?);
             }
         }
     }
-    cells.iter().for_each(|cell| print(cell, &runs));
-    println!("\n{:<36}{:>12}", "private memory after all that", "KiB");
-    resident.iter().for_each(|(name, kib)| println!("{name:<36}{kib:>12}"));
-    Ok(ExitCode::SUCCESS)
+    Ok((runs, resident))
 }
 
 /// All cells on one process. Returns its private memory at the end, in KiB.
@@ -104,6 +139,11 @@ impl Disk {
             }
             file.sync_all().context("cannot sync a disk")?;
         }
+        if backing == Backing::Direct {
+            // A write past the page cache is slow where that has what it overwrites.
+            posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)
+                .context("cannot empty the page cache")?;
+        }
         Ok(Self { path, file, backing, _scratch: scratch })
     }
 }
@@ -115,7 +155,7 @@ impl Drop for Disk {
     }
 }
 
-fn print(cell: &Cell, runs: &Runs) {
+fn print(cell: &Cell, servers: &[Server], runs: &Runs) {
     let of = |name: &'static str| runs.get(&(*cell, name)).map(|runs| lane::median(runs));
     let Some(peers) = runs.get(&(*cell, server::PEER)) else { return };
     println!("\n{}", cell.name());
@@ -123,7 +163,7 @@ fn print(cell: &Cell, runs: &Runs) {
     print!("{:<36}", "");
     columns.iter().for_each(|column| print!("{column:>10}"));
     println!();
-    for name in SERVERS.iter().map(|server| server.name).chain([fio::NAME]) {
+    for name in servers.iter().map(|server| server.name).chain([fio::NAME]) {
         let Some(figures) = of(name) else { continue };
         let Figures { rate, p50, p99, cpu } = figures;
         // Of the median pair: what else the machine does meets both of it.

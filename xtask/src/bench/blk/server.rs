@@ -50,6 +50,17 @@ pub(super) const SERVERS: &[Server] = &[
     },
 ];
 
+/// By how long a queue is looked at before its thread goes to sleep.
+pub(super) const WINDOWS: &[Server] = &[
+    Server { name: PEER, kind: Kind::Qemu("io_uring", None) },
+    Server { name: "--poll-us=0", kind: Kind::Ours(&["--poll-us=0"]) },
+    Server { name: "--poll-us=40", kind: Kind::Ours(&["--poll-us=40"]) },
+    Server { name: "--poll-us=100", kind: Kind::Ours(&["--poll-us=100"]) },
+    Server { name: "--poll-us=200", kind: Kind::Ours(&["--poll-us=200"]) },
+    Server { name: "--poll-us=400", kind: Kind::Ours(&["--poll-us=400"]) },
+    Server { name: "--poll-us=1000", kind: Kind::Ours(&["--poll-us=1000"]) },
+];
+
 impl Server {
     /// Starts it for `disk` and attaches a driver with so many queues.
     pub(super) fn start(&self, disk: &Disk, queues: u16) -> Result<Served> {

@@ -49,6 +49,11 @@ pub(super) struct Cell {
 }
 
 impl Cell {
+    /// Whether its requests take little but their own cost.
+    pub(super) fn is_small(&self) -> bool {
+        self.pattern.block() <= 4 << 10
+    }
+
     pub(super) fn name(&self) -> String {
         let backing = match self.backing {
             Backing::Cached => "cached",
@@ -72,6 +77,7 @@ pub(super) fn cells() -> impl Iterator<Item = Cell> {
             cell(backing, Pattern::RandomRead, 1, 1),
             cell(backing, Pattern::RandomRead, 1, 32),
             cell(backing, Pattern::RandomRead, 1, 128),
+            cell(backing, Pattern::RandomRead, 2, 1),
         ];
         if backing != Backing::Memory {
             cells.extend([
