@@ -141,6 +141,8 @@ pub enum Aio {
     #[default]
     Auto,
     /// io_uring, or nothing.
+    // As the system and QEMU's `aio=` spell it.
+    #[value(name = "io_uring", alias = "io-uring")]
     IoUring,
     /// Threads.
     Threads,

@@ -59,7 +59,7 @@ fn stable(options: &[&str], features: u64, writeback: Option<u8>) -> Option<(boo
 
 #[test]
 fn each_mode_keeps_its_promise() {
-    for aio in ["--aio=io-uring", "--aio=threads"] {
+    for aio in ["--aio=io_uring", "--aio=threads"] {
         for (mode, promise) in [
             ("--cache=writeback", (false, true)),
             ("--cache=writethrough", (true, true)),
@@ -122,7 +122,7 @@ fn open_flags(process: &Process, image: &Image) -> Vec<i32> {
 
 #[test]
 fn without_a_cache_requests_go_past_the_page_cache_from_any_memory() {
-    for aio in ["--aio=io-uring", "--aio=threads"] {
+    for aio in ["--aio=io_uring", "--aio=threads"] {
         let image = Image::new();
         let process = image.serve(&["--cache=none", aio]);
         let mut driver = Driver::attach(&image);

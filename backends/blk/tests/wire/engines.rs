@@ -11,8 +11,8 @@ use seccompiler::{SeccompAction, SeccompFilter};
 use crate::disk::{ALL_FEATURES, Driver, Image, PROGRAM, SECTOR, SECTORS, sector_byte};
 
 const ENGINES: [&[&str]; 4] = [
-    &["--aio=io-uring"],
-    &["--aio=io-uring", "--cache=none"],
+    &["--aio=io_uring"],
+    &["--aio=io_uring", "--cache=none"],
     &["--aio=threads"],
     &["--aio=threads", "--cache=none", "--poll-us=0"],
 ];
@@ -225,7 +225,7 @@ fn threads_serve_where_io_uring_is_not_permitted_and_the_log_says_so_once() {
 #[test]
 fn io_uring_or_nothing_is_nothing_where_it_is_not_permitted() {
     let image = Image::new();
-    let mut process = serve_without_io_uring(&image, &["--aio=io-uring"]);
+    let mut process = serve_without_io_uring(&image, &["--aio=io_uring"]);
     let (status, stderr) = process.wait().unwrap();
     assert_eq!(status.code(), Some(1));
     assert!(stderr.contains("cannot make an io_uring; --aio=threads goes without"), "{stderr}");

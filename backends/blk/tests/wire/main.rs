@@ -17,6 +17,7 @@ mod independent;
 mod kill_points;
 mod lifecycle;
 mod memory;
+mod power;
 mod qcow2;
 mod random;
 mod recovery;

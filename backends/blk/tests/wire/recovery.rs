@@ -19,7 +19,7 @@ fn kill_under_load_loses_and_repeats_nothing() {
 
 #[test]
 fn kill_with_transfers_in_the_kernel_loses_and_repeats_nothing() {
-    kill_under_load(&["--cache=none", "--aio=io-uring"]);
+    kill_under_load(&["--cache=none", "--aio=io_uring"]);
 }
 
 #[test]
