@@ -250,6 +250,32 @@ impl Reader<'_> {
         Ok(moved)
     }
 
+    /// As [`write_packet`](Self::write_packet), by way of `copy`, into which the packet fits: for a
+    /// small one that takes the kernel less time than to gather its pieces.
+    ///
+    /// # Errors
+    /// That of the system, `WouldBlock` included; nothing is consumed then.
+    pub fn write_copied(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        head: &[u8],
+        copy: &mut [u8],
+    ) -> io::Result<usize> {
+        let len = head.len().saturating_add(self.len());
+        let Some(packet) = copy.get_mut(..len) else { return self.write_packet(fd, head) };
+        let Some((start, rest)) = packet.split_at_mut_checked(head.len()) else {
+            return self.write_packet(fd, head);
+        };
+        start.copy_from_slice(head);
+        self.clone().copy_to(rest);
+        // SAFETY: `packet` is borrowed, and the kernel only reads it.
+        let moved = plainly(|| unsafe {
+            libc::syscall(libc::SYS_write, fd.as_raw_fd(), packet.as_ptr(), packet.len())
+        })?;
+        self.skip(self.len());
+        Ok(moved)
+    }
+
     /// As [`write_packet`](Self::write_packet), for a packet in more pieces than one call takes.
     fn copy_packet(&mut self, fd: BorrowedFd<'_>, head: &[u8]) -> io::Result<usize> {
         let mut packet = head.to_vec();
@@ -443,10 +469,17 @@ pub fn read_packet<'chain>(
     room: impl Iterator<Item = Writer<'chain>>,
     spill: &mut [u8],
 ) -> io::Result<Received> {
+    let mut room = room.flat_map(|writer| writer.0.iter()).peekable();
+    if room.peek().is_none() {
+        // SAFETY: `spill` is borrowed for writing.
+        let spilled = plainly(|| unsafe {
+            libc::syscall(libc::SYS_read, fd.as_raw_fd(), spill.as_mut_ptr(), spill.len())
+        })?;
+        return Ok(Received { placed: 0, spilled });
+    }
     let mut batch = Batch::new();
     let own = iovec { iov_base: spill.as_mut_ptr().cast(), iov_len: spill.len() };
     // One piece of the batch is left for the spill.
-    let room = room.flat_map(|writer| writer.0.iter());
     let offered = batch.extend(room.take(BATCH.saturating_sub(1)));
     batch.extend(std::iter::once(own));
     let moved = batch.transfer(|pieces, count| {
@@ -457,6 +490,22 @@ pub fn read_packet<'chain>(
     })?;
     let placed = moved.min(offered);
     Ok(Received { placed, spilled: moved.saturating_sub(placed) })
+}
+
+/// One system call that moves bytes, again when a signal comes between. Not by the C library's wrapper: it
+/// makes of each call a point at which a thread may be cancelled, which takes a while and is of no use
+/// to us.
+fn plainly(mut call: impl FnMut() -> libc::c_long) -> io::Result<usize> {
+    loop {
+        // A negative result is the only one that does not convert.
+        if let Ok(moved) = usize::try_from(call()) {
+            return Ok(moved);
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
 }
 
 fn file_offset(offset: u64) -> io::Result<off_t> {

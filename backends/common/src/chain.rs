@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use libc::iovec;
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 use crate::buffers::{Reader, Writer};
 use crate::memory::Memory;
@@ -201,16 +201,23 @@ impl Chain {
         if !descriptor.is_write_only() && known > self.readable {
             return Err(ChainFault::WrongOrder);
         }
-        // A buffer may span regions, which need not be neighbours in this process.
-        for slice in memory.get_slices(address, len as usize) {
-            let Ok(slice) = slice else {
-                self.pieces.truncate(known);
-                return Err(ChainFault::BufferOutOfMemory { address: address.0, len });
-            };
-            let piece = slice.ptr_guard_mut();
-            if !slice.is_empty() {
-                let iov_base = piece.as_ptr().cast();
-                self.pieces.push(iovec { iov_base, iov_len: slice.len() });
+        let piece = |slice: &VolatileSlice<'_>| iovec {
+            iov_base: slice.ptr_guard_mut().as_ptr().cast(),
+            iov_len: slice.len(),
+        };
+        match memory.get_slice(address, len as usize) {
+            Ok(slice) if len > 0 => self.pieces.push(piece(&slice)),
+            // It may span regions, which need not be neighbours in this process.
+            _ => {
+                for slice in memory.get_slices(address, len as usize) {
+                    let Ok(slice) = slice else {
+                        self.pieces.truncate(known);
+                        return Err(ChainFault::BufferOutOfMemory { address: address.0, len });
+                    };
+                    if !slice.is_empty() {
+                        self.pieces.push(piece(&slice));
+                    }
+                }
             }
         }
         if !descriptor.is_write_only() {

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use atoll_backend::{
     Capabilities, ConfigChange, ConfigRefused, Device, DeviceError, Identity, Kept, Link, Panel,
@@ -74,6 +75,8 @@ pub struct Net {
     control: Arc<Control>,
     gate: Arc<Gate>,
     space: ConfigSpace,
+    /// How long a transmit queue is looked at before its thread sleeps.
+    polling: Duration,
 }
 
 /// What a queue is there for (virtio 1.3 §5.1.2).
@@ -128,7 +131,8 @@ impl Net {
         let (up, change) = (options.link == LinkState::Up, config_change.clone());
         let gate = Gate::new(up, limits.receive(), limits.transmit(), change);
         let control = Arc::new(Control::new(pairs, mac, config_change));
-        Ok(Self { attachments, control, gate: Arc::new(gate), space })
+        let polling = Duration::from_micros(options.poll_us.into());
+        Ok(Self { attachments, control, gate: Arc::new(gate), space, polling })
     }
 
     fn features(&self) -> u64 {
@@ -209,7 +213,8 @@ impl Device for Net {
                 Ok(Box::new(Receive::new(attachment.clone(), control, gate, features)?))
             }
             Some(Role::Transmit(attachment)) => {
-                Ok(Box::new(Transmit::new(attachment.clone(), gate, features)))
+                let polling = self.polling;
+                Ok(Box::new(Transmit::new(attachment.clone(), gate, features, polling)))
             }
             Some(Role::Control) => Ok(Box::new(ControlQueue::new(control, features))),
             None => Err(format!("there is no queue {index}").into()),

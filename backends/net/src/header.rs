@@ -21,6 +21,9 @@ pub(crate) const NUM_BUFFERS: usize = 10;
 const ETHERNET: usize = 14;
 /// The longest frame: what IP can describe, an Ethernet header and a VLAN tag.
 pub(crate) const MAX_FRAME: usize = 65535 + ETHERNET + 4;
+/// The longest packet, with its header, that costs less to copy than to gather from the guest's memory,
+/// or to scatter over it, by the kernel: a full Ethernet frame is one.
+pub(crate) const SMALL_PACKET: usize = 2048;
 
 const NEEDS_CSUM: u8 = VIRTIO_NET_HDR_F_NEEDS_CSUM as u8;
 const GSO_NONE: u8 = VIRTIO_NET_HDR_GSO_NONE as u8;

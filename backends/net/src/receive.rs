@@ -1,6 +1,6 @@
-//! From the TAP, or a socket, to the guest (virtio 1.3 §5.1.6.4): each packet of a
-//! TAP is read straight into the chains that the driver has made available, several of them for one
-//! packet where it accepted that.
+//! From the TAP, or a socket, to the guest (virtio 1.3 §5.1.6.4): each packet goes into the chains that
+//! the driver has made available, several of them for one packet where it accepted that. While large
+//! ones come from a TAP they are read straight into those; small ones cost less with a copy.
 //!
 //! Chains are taken ahead, as many as the largest packet may need, and kept until packets fill
 //! them. Without any the TAP is left alone: its packets wait there, or are dropped by the kernel.
@@ -19,7 +19,7 @@ use crate::attachment::Attachment;
 use crate::control::Control;
 use crate::filter::{Filter, LOOKED_AT};
 use crate::gate::{Gate, Unreceived};
-use crate::header::{HEADER, MAX_FRAME, NUM_BUFFERS};
+use crate::header::{HEADER, MAX_FRAME, NUM_BUFFERS, SMALL_PACKET};
 use crate::offload::Features;
 use crate::pair::Served;
 use crate::stream::Connection;
@@ -32,6 +32,8 @@ const USUAL_PACKET: usize = HEADER.saturating_add(1518);
 /// How long a packet that does not fit waits for the driver to make more chains available. A
 /// driver that can will do so while it handles what it has.
 const PATIENCE: Duration = Duration::from_millis(20);
+/// How many packets after a large one are read straight into the chains, as it would have been.
+const STRAIGHT: u32 = 64;
 /// Packets in one round, after which the driver is called and a stop is looked for.
 const ROUND: usize = 64;
 
@@ -59,7 +61,10 @@ pub(crate) struct Receive {
     posted: VecDeque<Chain>,
     room: usize,
     held: Option<Held>,
-    /// Takes what does not fit. Only touched, and so only resident, where that happens.
+    /// How many packets are still to be read straight into the chains.
+    straight: u32,
+    /// Takes small packets, and what does not fit. Only touched, and so only resident, as far as the
+    /// largest of those goes.
     spill: Box<[u8]>,
     dropped: u64,
 }
@@ -87,6 +92,7 @@ impl Receive {
             posted: VecDeque::new(),
             room: 0,
             held: None,
+            straight: 0,
             spill: vec![0; MAX_PACKET].into_boxed_slice(),
             dropped: 0,
         })
@@ -125,11 +131,22 @@ impl Receive {
 
     /// Reads a packet into the chains, and the spill; `None` when there is none.
     fn read(&mut self) -> Result<Option<Received>, VringError> {
-        let chains = if self.mergeable { self.posted.len() } else { 1 };
+        let chains = match self.straight {
+            0 => 0,
+            _ if self.mergeable => self.posted.len(),
+            _ => 1,
+        };
         let room = self.posted.iter().take(chains).filter_map(|chain| chain.writer().ok());
-        self.attachment
+        let packet = self
+            .attachment
             .read(&mut self.connection, room, &mut self.spill)
-            .map_err(|lost| VringError::Device(lost.into()))
+            .map_err(|lost| VringError::Device(lost.into()))?;
+        if let Some(packet) = packet {
+            let len = packet.placed.saturating_add(packet.spilled);
+            self.straight =
+                if len > SMALL_PACKET { STRAIGHT } else { self.straight.saturating_sub(1) };
+        }
+        Ok(packet)
     }
 
     /// Waits for a packet.
@@ -158,6 +175,9 @@ impl Receive {
         let mut copied = 0usize;
         let mut placed = packet.placed;
         for mut writer in self.posted.iter().filter_map(|chain| chain.writer().ok()) {
+            if placed == 0 {
+                break;
+            }
             let here = writer.len().min(placed);
             let room = start.get_mut(copied..).unwrap_or_default();
             let Some(room) = room.get_mut(..here.min(room.len())) else { break };

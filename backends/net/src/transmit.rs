@@ -1,5 +1,5 @@
 //! From the guest to the TAP, or a socket: one packet a chain (virtio 1.3 §5.1.6.2),
-//! written straight out of the guest's buffers behind a header of our own.
+//! written behind a header of our own, and, if it is large, straight out of the guest's buffers.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![warn(clippy::panic, clippy::unreachable)]
@@ -15,7 +15,7 @@ use nix::poll::PollFlags;
 
 use crate::attachment::{Attachment, not_attached};
 use crate::gate::{Gate, Untransmitted};
-use crate::header::{HEADER, HeaderFault, TransmitHeader};
+use crate::header::{HEADER, HeaderFault, SMALL_PACKET, TransmitHeader};
 use crate::offload::Features;
 use crate::stream::{Connection, StreamNet};
 
@@ -63,12 +63,21 @@ pub(crate) struct Transmit {
     connection: Option<Arc<Connection>>,
     gate: Arc<Gate>,
     features: Features,
+    /// For small packets.
+    copy: Box<[u8]>,
+    polling: Duration,
     dropped: u64,
 }
 
 impl Transmit {
-    pub(crate) fn new(attachment: Attachment, gate: Arc<Gate>, features: Features) -> Self {
-        Self { attachment, connection: None, gate, features, dropped: 0 }
+    pub(crate) fn new(
+        attachment: Attachment,
+        gate: Arc<Gate>,
+        features: Features,
+        polling: Duration,
+    ) -> Self {
+        let copy = vec![0; SMALL_PACKET].into_boxed_slice();
+        Self { attachment, connection: None, gate, features, copy, polling, dropped: 0 }
     }
 
     /// Whether the limits let the chain through now; else how long to wait. With the cable pulled
@@ -107,10 +116,10 @@ impl Transmit {
             }
         };
         let tap = pair.out();
-        let mut written = frame.write_packet(tap.as_fd(), header);
+        let mut written = frame.write_copied(tap.as_fd(), header, &mut self.copy);
         if written.as_ref().is_err_and(not_attached) && !pair.is_gone() {
             // It went out of use this moment, and another is there.
-            written = frame.write_packet(pair.out().as_fd(), header);
+            written = frame.write_copied(pair.out().as_fd(), header, &mut self.copy);
         }
         written.map(drop).map_err(|error| match error.kind() {
             ErrorKind::WouldBlock => Unsent::Later,
@@ -180,7 +189,7 @@ impl Worker for Transmit {
             }
             vring.complete(chain, 0)?;
         }
-        Ok(self.until_flushed(Wait::kick()))
+        Ok(self.until_flushed(Wait::kick().polling(self.polling)))
     }
 
     fn drain(&mut self, _vring: &mut Vring) -> Result<(), VringError> {

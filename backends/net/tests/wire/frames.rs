@@ -60,20 +60,24 @@ fn frames_pass_both_ways_and_in_order() {
 #[test]
 fn a_packet_may_be_scattered_over_many_small_buffers() {
     let Some(mut rig) = Rig::start(USUAL) else { return };
-    let to_host = frame(HOST_MAC, GUEST_MAC, &pattern(1400));
-    let packet = [NetHeader::default().to_bytes().as_slice(), &to_host].concat();
     let memory = rig.memory();
-    // As a chain, and as an indirect table with more pieces than one system call takes.
-    let pieces = |size: usize| -> Vec<Buffer> {
-        let put = |piece: &[u8]| Buffer::readable(memory.put(piece).unwrap(), piece.len() as u32);
-        packet.chunks(size).map(put).collect()
-    };
-    rig.transmit.add(&pieces(7)).unwrap();
-    rig.transmit.add_indirect(&pieces(5)).unwrap();
-    rig.transmit.publish().unwrap();
-    for _ in 0..2 {
-        assert_eq!(rig.wire.receive(TIMEOUT).as_deref(), Some(to_host.as_slice()));
-        rig.transmit.wait(TIMEOUT).unwrap();
+    // As a chain, and as an indirect table with more pieces than one system call takes: a packet that
+    // is copied on its way, and one that is not.
+    for (len, large, small) in [(1400, 7, 5), (9000, 100, 25)] {
+        let to_host = frame(HOST_MAC, GUEST_MAC, &pattern(len));
+        let packet = [NetHeader::default().to_bytes().as_slice(), &to_host].concat();
+        let pieces = |size: usize| -> Vec<Buffer> {
+            let put =
+                |piece: &[u8]| Buffer::readable(memory.put(piece).unwrap(), piece.len() as u32);
+            packet.chunks(size).map(put).collect()
+        };
+        rig.transmit.add(&pieces(large)).unwrap();
+        rig.transmit.add_indirect(&pieces(small)).unwrap();
+        rig.transmit.publish().unwrap();
+        for _ in 0..2 {
+            assert_eq!(rig.wire.receive(TIMEOUT).as_deref(), Some(to_host.as_slice()));
+            rig.transmit.wait(TIMEOUT).unwrap();
+        }
     }
 }
 
@@ -82,14 +86,21 @@ fn a_large_packet_fills_several_buffers_at_once() {
     let Some(mut rig) = Rig::start(USUAL) else { return };
     // The second size is more pieces than one system call takes: the rest of it is copied.
     for buffer in [1536, 256] {
-        rig.post(400, buffer);
-        let segment = tcp_segment(&pattern(50_000));
-        rig.wire.send_with(segmented(), &segment);
-        let (header, got) = rig.next_packet();
-        assert_eq!(usize::from(header.num_buffers), (segment.len() + 12).div_ceil(buffer as usize));
-        assert_eq!((header.flags & 1, header.gso_type, header.gso_size), (1, 1, 1448));
-        assert_eq!((header.csum_start, header.csum_offset), (34, 16));
-        assert!(got == segment, "the bytes differ");
+        // The first is copied; those behind it are expected, and go straight to where they belong.
+        for _ in 0..3 {
+            rig.post(if buffer == 256 { 200 } else { 40 }, buffer);
+            let segment = tcp_segment(&pattern(50_000));
+            rig.wire.send_with(segmented(), &segment);
+            let (header, got) = rig.next_packet();
+            let buffers = (segment.len() + 12).div_ceil(buffer as usize);
+            assert_eq!(usize::from(header.num_buffers), buffers);
+            assert_eq!((header.flags & 1, header.gso_type, header.gso_size), (1, 1, 1448));
+            assert_eq!((header.csum_start, header.csum_offset), (34, 16));
+            assert!(got == segment, "the bytes differ");
+            let small = frame(GUEST_MAC, HOST_MAC, &pattern(64));
+            rig.wire.send(&small);
+            assert_eq!(rig.next_packet().1, small);
+        }
         rig.reattach(USUAL);
     }
 }
