@@ -32,16 +32,24 @@ const PACKAGES: &[&str] = &[
     "zstd",               // the kernel's payload, with other kernels
 ];
 
+/// What DPDK's driver comes in, for those tasks that attach it: it is large.
+pub(crate) const DPDK: &[&str] = &["dpdk-dev"];
+
 /// What else it takes to make root file systems without being root.
 const UNPRIVILEGED: &[&str] = &["fakeroot", "uidmap"];
 
 /// Returns when every package is installed.
 pub(crate) fn ensure() -> Result<()> {
+    ensure_with(&[])
+}
+
+/// As [`ensure`], with more packages.
+pub(crate) fn ensure_with(more: &[&str]) -> Result<()> {
     if !command::exists("dpkg-query") {
         bail!("this task sets itself up from Debian packages, and this machine has no dpkg");
     }
     let root = nix::unistd::geteuid().is_root();
-    let mut wanted = PACKAGES.to_vec();
+    let mut wanted = [PACKAGES, more].concat();
     if !root {
         wanted.extend(UNPRIVILEGED);
     }

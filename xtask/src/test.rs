@@ -44,7 +44,7 @@ struct Suite {
 
 /// The task.
 pub(crate) fn main(args: &Args) -> Result<ExitCode> {
-    packages::ensure()?;
+    packages::ensure_with(if args.only_vm { &[] } else { packages::DPDK })?;
     let guest = guest::ensure()?;
     let (vm, native): (Vec<_>, Vec<_>) =
         suites()?.into_iter().partition(|suite| suite.target == VM);

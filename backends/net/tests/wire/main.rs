@@ -9,6 +9,7 @@
 mod attachments;
 mod commands;
 mod control;
+mod dpdk;
 mod frames;
 mod front_ends;
 mod hostile;

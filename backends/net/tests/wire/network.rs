@@ -135,6 +135,11 @@ impl Wiretap {
 
     /// The next frame of the experiment's EtherType that the guest has sent, in time.
     pub(crate) fn receive(&self, timeout: Duration) -> Option<Vec<u8>> {
+        self.receive_of(EXPERIMENT, timeout)
+    }
+
+    /// As [`Wiretap::receive`], of another EtherType.
+    pub(crate) fn receive_of(&self, ether_type: u16, timeout: Duration) -> Option<Vec<u8>> {
         let deadline = Instant::now() + timeout;
         let mut packet = vec![0; 70_000];
         loop {
@@ -148,7 +153,7 @@ impl Wiretap {
             let len = nix::unistd::read(&self.0, &mut packet).unwrap();
             let frame = &packet[Self::HEADER..len];
             // A packet socket sees what it sends as well.
-            if frame[6..12] == GUEST_MAC && frame[12..14] == EXPERIMENT.to_be_bytes() {
+            if frame[6..12] == GUEST_MAC && frame[12..14] == ether_type.to_be_bytes() {
                 return Some(frame.to_vec());
             }
         }
