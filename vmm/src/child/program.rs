@@ -107,6 +107,7 @@ fn net_arguments(net: &NetConfig) -> Vec<OsString> {
         NetTo::Bridge(name) => vec![option("bridge", name)],
         NetTo::Macvtap(name) => vec![option("macvtap", name)],
         NetTo::Stream(path) => vec![option("stream", path)],
+        NetTo::Datagrams(here, there) => vec!["--dgram".into(), here.into(), there.into()],
         NetTo::User(forwards) => {
             let forwards = forwards.iter().map(|forward| option("hostfwd", forward));
             std::iter::once("--user-net".into()).chain(forwards).collect()

@@ -25,3 +25,10 @@ fn each_backend_is_confined_unless_its_sandbox_is_off() {
         assert!(arguments(&free).contains(&off), "{free:?}");
     }
 }
+
+#[test]
+fn a_network_card_on_datagram_sockets_is_told_of_both() {
+    let net = NetConfig::from_text("dgram=/run/a,remote=/run/b").unwrap();
+    let arguments = arguments(&BackendConfig::Net(net));
+    assert_eq!(arguments[..3], ["--dgram", "/run/a", "/run/b"]);
+}

@@ -120,7 +120,7 @@ fn a_console_goes_to_exactly_one_place() {
 }
 
 #[test]
-fn a_network_card_is_on_a_tap_or_on_the_user_mode_network() {
+fn a_network_card_is_on_a_tap_a_socket_or_the_user_mode_network() {
     let to = |text| NetConfig::from_text(text).map(|net| net.to);
     assert_eq!(to("tap=tap0").unwrap(), NetTo::Tap("tap0".into()));
     assert_eq!(to("user").unwrap(), NetTo::User(vec![]));
@@ -130,6 +130,13 @@ fn a_network_card_is_on_a_tap_or_on_the_user_mode_network() {
     assert_eq!(to("bridge=br0").unwrap(), NetTo::Bridge("br0".into()));
     assert_eq!(to("macvtap=mv0").unwrap(), NetTo::Macvtap("mv0".into()));
     assert_eq!(to("stream=/run/net").unwrap(), NetTo::Stream("/run/net".into()));
+    let datagrams = NetTo::Datagrams("/run/a".into(), "/run/b".into());
+    assert_eq!(to("dgram=/run/a,remote=/run/b").unwrap(), datagrams);
+    for half in ["dgram=/run/a", "tap=tap0,remote=/run/b"] {
+        let error = to(half).unwrap_err().to_string();
+        assert_eq!(error, "--net: dgram and remote go together, as in dgram=HERE,remote=THERE");
+    }
+    assert!(to("dgram=/run/a,remote=/run/b,queue-pairs=2").is_err());
     assert!(to("bridge=br0,tap=tap0").is_err());
     assert!(to("stream=/run/net,queue-pairs=2").is_err());
     assert!(to("mtu=1400").is_err());

@@ -269,6 +269,8 @@ pub enum NetTo {
     Macvtap(String),
     /// The Unix stream socket that somebody serves there.
     Stream(PathBuf),
+    /// A Unix datagram socket made at the first path, which sends to the second.
+    Datagrams(PathBuf, PathBuf),
     /// The user-mode network, with these ports of the host's forwarded to the guest.
     User(Vec<String>),
 }
@@ -280,6 +282,8 @@ struct NetKeys {
     bridge: Option<String>,
     macvtap: Option<String>,
     stream: Option<PathBuf>,
+    dgram: Option<PathBuf>,
+    remote: Option<PathBuf>,
     #[serde(default, deserialize_with = "switch")]
     user: bool,
     hostfwd: Option<String>,
@@ -301,11 +305,15 @@ impl TryFrom<NetKeys> for NetConfig {
     type Error = &'static str;
 
     fn try_from(keys: NetKeys) -> Result<Self, Self::Error> {
+        if keys.dgram.is_some() != keys.remote.is_some() {
+            return Err("dgram and remote go together, as in dgram=HERE,remote=THERE");
+        }
         let places = [
             keys.tap.map(NetTo::Tap),
             keys.bridge.map(NetTo::Bridge),
             keys.macvtap.map(NetTo::Macvtap),
             keys.stream.map(NetTo::Stream),
+            keys.dgram.zip(keys.remote).map(|(here, there)| NetTo::Datagrams(here, there)),
             keys.user.then(|| {
                 let forwards = keys.hostfwd.iter().flat_map(|forwards| forwards.split('+'));
                 let forwards = forwards.filter(|forward| !forward.is_empty());
@@ -318,10 +326,12 @@ impl TryFrom<NetKeys> for NetConfig {
         let mut places = places.into_iter().flatten();
         let (Some(to), None) = (places.next(), places.next()) else {
             return Err(
-                "it takes exactly one of tap=NAME, bridge=NAME, macvtap=NAME, stream=PATH and user",
+                "it takes exactly one of tap=NAME, bridge=NAME, macvtap=NAME, stream=PATH, dgram=PATH and \
+                 user",
             );
         };
-        if keys.queue_pairs.is_some() && matches!(to, NetTo::User(_) | NetTo::Stream(_)) {
+        let socket = matches!(to, NetTo::User(_) | NetTo::Stream(_) | NetTo::Datagrams(..));
+        if keys.queue_pairs.is_some() && socket {
             return Err("queue-pairs goes with tap, bridge and macvtap; a socket has one pair");
         }
         let NetKeys { mac, mtu, queue_pairs, sandbox, on_disconnect, id, limits, .. } = keys;
@@ -336,6 +346,8 @@ impl Section for NetConfig {
         "bridge",
         "macvtap",
         "stream",
+        "dgram",
+        "remote",
         "user",
         "hostfwd",
         "mac",
