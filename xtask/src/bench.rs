@@ -55,7 +55,7 @@ pub(crate) fn main(measure: Measure) -> Result<ExitCode> {
         }
         Measure::Console => alone(Act::Console),
         Measure::Net => {
-            packages::ensure()?;
+            packages::ensure_with(packages::DPDK)?;
             alone(Act::Net)
         }
         Measure::Recovery => alone(Act::Recovery),

@@ -4,6 +4,7 @@
 //! the median pair.
 
 mod card;
+mod dpdk;
 mod limit;
 mod reply;
 mod wire;
@@ -18,6 +19,7 @@ use anyhow::{Context, Result};
 
 use crate::bench::memory;
 use card::Card;
+use dpdk::Dpdk;
 use limit::Limit;
 use work::{Cell, Contender, Figures, Way};
 
@@ -42,7 +44,14 @@ pub(crate) fn measure() -> Result<ExitCode> {
     wire::enter()?;
     let mut limit = Limit::new("tap0", 0)?;
     let mut ours = Card::start("atoll-net", "tap1", 1, &[])?;
-    let mut contenders: [&mut dyn Contender; 2] = [&mut limit, &mut ours];
+    let mut polls = Card::start("atoll-net --poll-us=100", "tap2", 2, &["--poll-us=100"])?;
+    let mut dpdk = if Dpdk::is_here() {
+        vec![Dpdk::on_ours("tap3", 3)?, Dpdk::on_theirs("tap4", 4)?]
+    } else {
+        Vec::new()
+    };
+    let mut contenders: Vec<&mut dyn Contender> = vec![&mut limit, &mut ours, &mut polls];
+    contenders.extend(dpdk.iter_mut().map(|dpdk| dpdk as &mut dyn Contender));
     let mut runs = Runs::new();
     for _ in 0..ROUNDS {
         for cell in &cells {

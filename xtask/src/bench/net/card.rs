@@ -14,7 +14,7 @@ use atoll_tests::program;
 use atoll_tests::scratch::Scratch;
 
 use super::reply::{self, TURNED};
-use super::wire::{self, Wire};
+use super::wire::{self, WAITING, Wire};
 use super::work::{Contender, Figures, RUN, WARM_UP};
 use crate::bench::cpu;
 
@@ -182,10 +182,6 @@ impl Contender for Card {
         self.name
     }
 
-    fn wire(&self) -> &Wire {
-        &self.wire
-    }
-
     fn send(&mut self, len: usize) -> Result<Figures> {
         let packet = [vec![0; NET_HEADER], wire::frame(len)].concat();
         for buffer in &self.idle {
@@ -199,10 +195,11 @@ impl Contender for Card {
         Ok(Figures::of_frames(count, seconds, cpu::nanoseconds(self.process.id())? - cpu))
     }
 
-    fn take(&mut self, count: usize) -> Result<Figures> {
+    fn take(&mut self, len: usize) -> Result<Figures> {
+        self.wire.fill(len)?;
         let (cpu, start) = (cpu::nanoseconds(self.process.id())?, Instant::now());
-        let mut unposted = count - self.refill(count)?;
-        let mut left = count;
+        let mut unposted = WAITING - self.refill(WAITING)?;
+        let mut left = WAITING;
         while left > 0 {
             let mut used = Some(self.receive.wait(TIMEOUT)?);
             while let Some(filled) = used {
@@ -214,7 +211,7 @@ impl Contender for Card {
             unposted -= self.refill(unposted)?;
         }
         let seconds = start.elapsed().as_secs_f64();
-        Ok(Figures::of_frames(count as u64, seconds, cpu::nanoseconds(self.process.id())? - cpu))
+        Ok(Figures::of_frames(WAITING as u64, seconds, cpu::nanoseconds(self.process.id())? - cpu))
     }
 
     fn answer(&mut self, len: usize) -> Result<Figures> {

@@ -14,7 +14,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{read, write};
 
 use super::reply::{self, TURNED};
-use super::wire::{self, Wire};
+use super::wire::{self, WAITING, Wire};
 use super::work::{Contender, Figures, RUN, WARM_UP};
 
 pub(super) const NAME: &str = "read and write on the TAP";
@@ -88,19 +88,16 @@ impl Contender for Limit {
         NAME
     }
 
-    fn wire(&self) -> &Wire {
-        &self.wire
-    }
-
     fn send(&mut self, len: usize) -> Result<Figures> {
         let packet = [vec![0; NET_HEADER], wire::frame(len)].concat();
         self.send_for(&packet, WARM_UP)?;
         self.send_for(&packet, RUN)
     }
 
-    fn take(&mut self, count: usize) -> Result<Figures> {
+    fn take(&mut self, len: usize) -> Result<Figures> {
+        self.wire.fill(len)?;
         let (cpu, start) = (cpu_nanoseconds()?, Instant::now());
-        let mut left = count;
+        let mut left = WAITING;
         while left > 0 {
             match self.next()? {
                 Some(_packet) => left -= 1,
@@ -108,7 +105,7 @@ impl Contender for Limit {
             }
         }
         let seconds = start.elapsed().as_secs_f64();
-        Ok(Figures::of_frames(count as u64, seconds, cpu_nanoseconds()? - cpu))
+        Ok(Figures::of_frames(WAITING as u64, seconds, cpu_nanoseconds()? - cpu))
     }
 
     fn answer(&mut self, len: usize) -> Result<Figures> {

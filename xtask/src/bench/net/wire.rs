@@ -1,6 +1,7 @@
 //! The host's side: a network namespace, TAPs in it, and frames that come and go as a host's do, by
 //! the host's own stack.
 
+use std::fs;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -24,13 +25,14 @@ const PORT: u16 = 4242;
 pub(super) fn enter() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNET)
         .context("cannot make a network namespace, which takes root")?;
-    std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
+    fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
         .context("cannot do without IPv6")?;
     ip("link set lo up")
 }
 
 /// A TAP's interface with a host behind it who talks to one guest.
 pub(super) struct Wire {
+    interface: String,
     socket: UdpSocket,
 }
 
@@ -51,7 +53,7 @@ impl Wire {
         let socket = UdpSocket::bind((host, PORT)).context("cannot bind a socket")?;
         socket.connect((guest, PORT)).context("cannot connect a socket")?;
         socket.set_read_timeout(Some(PATIENCE)).context("cannot set up a socket")?;
-        Ok(Self { socket })
+        Ok(Self { interface: interface.to_owned(), socket })
     }
 
     /// Puts frames of `len` bytes into its queue.
@@ -61,6 +63,25 @@ impl Wire {
             self.socket.send(&payload).context("cannot send a frame")?;
         }
         Ok(())
+    }
+
+    /// How many frames of the guest the host has got so far.
+    pub(super) fn sent_by_guest(&self) -> Result<u64> {
+        self.count(2)
+    }
+
+    /// How many frames for the guest were taken so far.
+    pub(super) fn taken_by_guest(&self) -> Result<u64> {
+        self.count(10)
+    }
+
+    /// A column of the kernel's table (proc_net(5)).
+    fn count(&self, column: usize) -> Result<u64> {
+        let table = fs::read_to_string("/proc/thread-self/net/dev").context("cannot count")?;
+        let start = format!("{}:", self.interface);
+        let line = table.lines().find(|line| line.trim_start().starts_with(&start));
+        let number = line.and_then(|line| line.split_whitespace().nth(column));
+        number.context("the interface is gone")?.parse().context("cannot count")
     }
 
     /// Sends one frame.

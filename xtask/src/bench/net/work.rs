@@ -4,8 +4,6 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::wire::Wire;
-
 /// How long each is watched, and how long it goes on before that.
 pub(super) const RUN: Duration = Duration::from_millis(250);
 pub(super) const WARM_UP: Duration = Duration::from_millis(40);
@@ -89,13 +87,11 @@ pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
 pub(super) trait Contender {
     fn name(&self) -> &'static str;
 
-    fn wire(&self) -> &Wire;
-
     /// Sends frames of that length for a while.
     fn send(&mut self, len: usize) -> Result<Figures>;
 
-    /// Takes so many frames, which wait.
-    fn take(&mut self, count: usize) -> Result<Figures>;
+    /// Takes all frames of that length that wait.
+    fn take(&mut self, len: usize) -> Result<Figures>;
 
     /// Sends back what it is asked, for as long as somebody asks.
     fn answer(&mut self, len: usize) -> Result<Figures>;
@@ -103,10 +99,7 @@ pub(super) trait Contender {
     fn run(&mut self, cell: Cell) -> Result<Figures> {
         match cell.way {
             Way::FromGuest => self.send(cell.len),
-            Way::ToGuest => {
-                self.wire().fill(cell.len)?;
-                self.take(super::wire::WAITING)
-            }
+            Way::ToGuest => self.take(cell.len),
             Way::RoundTrip => self.answer(cell.len),
         }
     }
