@@ -4,6 +4,7 @@
 //! What is said over the socket is not known here. A child never outlives us: the kernel ends it
 //! when the thread that started it dies, whatever the cause.
 
+mod address;
 mod process;
 mod program;
 mod restarts;

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::ChildError;
+use super::address::{self, Origin};
 use crate::config::{
     BackendConfig, ConsoleConfig, ConsoleTo, DiskConfig, NetConfig, NetTo, PortConfig,
 };
@@ -21,12 +22,20 @@ pub struct Program {
 }
 
 impl Program {
-    /// The backend for `config`.
+    /// The backend for `config`, which is the device `id` of the machine whose control socket is
+    /// `vm`.
     ///
     /// # Errors
     /// [`ChildError`], also where the device is somebody else's to serve.
-    pub fn of(config: &BackendConfig, cpus: u8) -> Result<Self, ChildError> {
-        let (name, arguments) = command_line(config, cpus)?;
+    pub fn of(
+        config: &BackendConfig,
+        cpus: u8,
+        vm: Option<&Path>,
+        id: &str,
+    ) -> Result<Self, ChildError> {
+        let host = address::host();
+        let (name, arguments) =
+            command_line(config, cpus, Origin { host: host.as_deref(), vm, id })?;
         let path = find(name).ok_or(ChildError::NotFound { program: name })?;
         Ok(Self { name, path, arguments, on_terminal: on_terminal(config) })
     }
@@ -50,10 +59,11 @@ impl Program {
 fn command_line(
     config: &BackendConfig,
     cpus: u8,
+    origin: Origin<'_>,
 ) -> Result<(&'static str, Vec<OsString>), ChildError> {
     let (name, sandbox, mut arguments) = match config {
         BackendConfig::Disk(disk) => ("atoll-blk", disk.sandbox, blk(disk, cpus)),
-        BackendConfig::Net(net) => ("atoll-net", net.sandbox, net_arguments(net)),
+        BackendConfig::Net(net) => ("atoll-net", net.sandbox, net_arguments(net, origin)),
         BackendConfig::Console(console) => {
             ("atoll-console", console.sandbox, console_arguments(console))
         }
@@ -101,7 +111,7 @@ fn blk(disk: &DiskConfig, cpus: u8) -> Vec<OsString> {
     arguments
 }
 
-fn net_arguments(net: &NetConfig) -> Vec<OsString> {
+fn net_arguments(net: &NetConfig, origin: Origin<'_>) -> Vec<OsString> {
     let mut arguments = match &net.to {
         NetTo::Tap(name) => vec![option("tap", name)],
         NetTo::Bridge(name) => vec![option("bridge", name)],
@@ -113,7 +123,8 @@ fn net_arguments(net: &NetConfig) -> Vec<OsString> {
             std::iter::once("--user-net".into()).chain(forwards).collect()
         }
     };
-    arguments.extend(net.mac.as_ref().map(|mac| option("mac", mac)));
+    let mac = net.mac.clone().or_else(|| address::derived(&net.to, origin));
+    arguments.extend(mac.map(|mac| option("mac", mac)));
     arguments.extend(net.mtu.map(|mtu| option("mtu", mtu.to_string())));
     arguments.extend(net.queue_pairs.map(|pairs| option("queue-pairs", pairs.to_string())));
     arguments

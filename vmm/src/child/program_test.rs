@@ -4,7 +4,8 @@ use super::*;
 use crate::config::Section;
 
 fn arguments(config: &BackendConfig) -> Vec<OsString> {
-    command_line(config, 1).unwrap().1
+    let origin = Origin { host: None, vm: Some(Path::new("/run/vm")), id: "net0" };
+    command_line(config, 1, origin).unwrap().1
 }
 
 #[test]
@@ -31,4 +32,17 @@ fn a_network_card_on_datagram_sockets_is_told_of_both() {
     let net = NetConfig::from_text("dgram=/run/a,remote=/run/b").unwrap();
     let arguments = arguments(&BackendConfig::Net(net));
     assert_eq!(arguments[..3], ["--dgram", "/run/a", "/run/b"]);
+}
+
+#[test]
+fn a_card_has_the_address_it_was_given_and_else_one_of_its_own() {
+    let macs = |text| {
+        let arguments = arguments(&BackendConfig::Net(NetConfig::from_text(text).unwrap()));
+        let macs = arguments.into_iter().filter_map(|argument| argument.into_string().ok());
+        macs.filter(|argument| argument.starts_with("--mac=")).collect::<Vec<_>>()
+    };
+    assert_eq!(macs("user,mac=52:54:00:12:34:56"), ["--mac=52:54:00:12:34:56"]);
+    assert_eq!(macs("user").len(), 1);
+    assert_eq!(macs("user"), macs("user,mtu=1400"), "it is where it is attached to that counts");
+    assert!(macs("tap=tap0").is_empty(), "a host that nothing tells from others");
 }

@@ -93,7 +93,7 @@ impl Devices {
                 self.lines.extend(line.map(|line| (id.clone(), line)));
                 Box::new(SocketPeer::new(socket.socket.clone()))
             }
-            ours => Box::new(self.supervise(&id, ours, config.cpus)?),
+            ours => Box::new(self.supervise(&id, ours, config)?),
         };
         Ok(DeviceSpec {
             id,
@@ -112,7 +112,7 @@ impl Devices {
         &mut self,
         id: &str,
         backend: &BackendConfig,
-        cpus: u8,
+        config: &VmConfig,
     ) -> Result<Supervisor, VmError> {
         let failed = |source| VmError::Child { id: id.to_owned(), source };
         let starter = match &self.starter {
@@ -121,7 +121,8 @@ impl Devices {
                 .map_err(|source| VmError::System { doing: "start a thread", source })?,
         };
         self.starter = Some(starter.clone());
-        let program = Program::of(backend, cpus).map_err(failed)?;
+        let program = Program::of(backend, config.cpus, config.control.as_deref(), id);
+        let program = program.map_err(failed)?;
         let line = ControlLine::to_child(program.name(), Program::settings(backend));
         let line = Arc::new(line);
         self.lines.insert(id.to_owned(), Arc::clone(&line));
