@@ -104,6 +104,14 @@ impl Attachment {
         }
     }
 
+    /// Whether the network that is read from now took the place of one that was lost. Asked once.
+    pub(crate) fn is_another(&self) -> bool {
+        match self {
+            Self::Tap(_) | Self::Datagrams(_) => false,
+            Self::Stream(stream) => stream.settle(),
+        }
+    }
+
     /// Waits until there is a packet, or another place to read one from.
     pub(crate) fn until_readable<'a>(&'a self, used: Option<&'a Connection>) -> Wait<'a> {
         let wait = Wait::no_kick();
@@ -117,7 +125,9 @@ impl Attachment {
             }
             (Self::Datagrams(socket), _) => wait.on(socket.as_fd(), PollFlags::POLLIN),
             (Self::Stream(_), Some(connection)) => wait.on(connection.as_fd(), PollFlags::POLLIN),
-            (Self::Stream(stream), None) => wait.on(stream.as_fd(), PollFlags::POLLIN),
+            (Self::Stream(stream), None) => {
+                wait.on(stream.as_fd(), PollFlags::POLLIN).on(stream.taken(), PollFlags::POLLIN)
+            }
         }
     }
 

@@ -56,6 +56,8 @@ struct Wishes {
     offload: Option<u32>,
     /// The driver is to announce itself to its network.
     announce: Announce,
+    /// It accepted VIRTIO_NET_F_GUEST_ANNOUNCE, and has the queue to say that it has done so.
+    announces: bool,
     kept: Option<Kept>,
 }
 
@@ -77,6 +79,7 @@ impl Wishes {
             in_use: None,
             offload: None,
             announce: Announce::No,
+            announces: false,
             kept: None,
         }
     }
@@ -175,6 +178,7 @@ impl Control {
             wishes.announce = Announce::Due;
         }
         let can = features.has(VIRTIO_NET_F_GUEST_ANNOUNCE);
+        wishes.announces = can;
         if wishes.announce == Announce::Due {
             // virtio 1.3 §5.1.6.5.4: what lies between may have forgotten where the guest is.
             wishes.announce = if can { Announce::Asked } else { Announce::No };
@@ -184,6 +188,17 @@ impl Control {
         if asked {
             self.config_change.announce();
         }
+    }
+
+    /// The network does not know the driver, which is to announce itself if it can.
+    pub(crate) fn ask_to_announce(&self) {
+        let mut wishes = self.wishes();
+        if !wishes.announces {
+            return;
+        }
+        wishes.announce = Announce::Asked;
+        drop(wishes);
+        self.config_change.announce();
     }
 
     /// Does what the driver asks for.

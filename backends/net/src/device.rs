@@ -66,6 +66,9 @@ pub enum OpenError {
     /// The process that connects.
     #[error("cannot start the process that connects to the network's socket")]
     Keeper(#[source] io::Error),
+    /// The event that says that it has connected.
+    #[error("cannot make the event of the network's connections")]
+    Event(#[source] io::Error),
 }
 
 /// A network device.
@@ -97,11 +100,13 @@ impl Net {
             _ if options.user_net => {
                 let keeper = passt::start(&options.hostfwd)?;
                 let stream = StreamNet::new("the user-mode network of passt".to_owned(), keeper);
+                let stream = stream.map_err(OpenError::Event)?;
                 (vec![Attachment::Stream(stream)], Vec::new())
             }
             (Some(path), _) => {
                 let keeper = plug::start(path).map_err(OpenError::Keeper)?;
                 let stream = StreamNet::new(format!("the network at {}", path.display()), keeper);
+                let stream = stream.map_err(OpenError::Event)?;
                 (vec![Attachment::Stream(stream)], Vec::new())
             }
             (None, [local, remote]) => {

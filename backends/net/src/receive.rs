@@ -137,10 +137,15 @@ impl Receive {
             _ => 1,
         };
         let room = self.posted.iter().take(chains).filter_map(|chain| chain.writer().ok());
+        let before = self.connection.as_ref().map(Arc::as_ptr);
         let packet = self
             .attachment
             .read(&mut self.connection, room, &mut self.spill)
             .map_err(|lost| VringError::Device(lost.into()))?;
+        let now = self.connection.as_ref().map(Arc::as_ptr);
+        if now.is_some() && now != before && self.attachment.is_another() {
+            self.control.ask_to_announce();
+        }
         if let Some(packet) = packet {
             let len = packet.placed.saturating_add(packet.spilled);
             self.straight =

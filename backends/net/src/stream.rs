@@ -9,9 +9,11 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use atoll_backend::{Reader, Received};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::header::{HEADER, MAX_FRAME};
 use crate::keeper::Keeper;
@@ -167,11 +169,19 @@ struct Shared {
     what: String,
     keeper: Keeper,
     current: Mutex<Option<Arc<Connection>>>,
+    /// Readable after a connection was taken from the keeper, until the one who reads has it.
+    taken: EventFd,
+    /// One was lost since the driver came.
+    lost: AtomicBool,
 }
 
 impl StreamNet {
-    pub(crate) fn new(what: String, keeper: Keeper) -> Self {
-        Self(Arc::new(Shared { what, keeper, current: Mutex::default() }))
+    /// # Errors
+    /// When the system has no more descriptors.
+    pub(crate) fn new(what: String, keeper: Keeper) -> io::Result<Self> {
+        let taken = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let (current, lost) = (Mutex::default(), AtomicBool::new(false));
+        Ok(Self(Arc::new(Shared { what, keeper, current, taken, lost })))
     }
 
     /// The connection, if there is one now.
@@ -183,8 +193,23 @@ impl StreamNet {
         if current.is_none() {
             let next = self.0.keeper.next()?;
             *current = next.map(|stream| Arc::new(Connection::new(stream)));
+            if current.is_some() {
+                // It can only fail when its counter is full, and then it is readable.
+                let _full = self.0.taken.write(1);
+            }
         }
         Ok(current.clone())
+    }
+
+    /// Readable when whoever writes may have taken the connection that a reader waits for.
+    pub(crate) fn taken(&self) -> BorrowedFd<'_> {
+        self.0.taken.as_fd()
+    }
+
+    /// The reader has its connection; whether that is in place of one that was lost.
+    pub(crate) fn settle(&self) -> bool {
+        let _nothing_new = self.0.taken.read();
+        self.0.lost.swap(false, Ordering::AcqRel)
     }
 
     /// `connection` is of no more use: the next one takes its place when it comes.
@@ -192,6 +217,7 @@ impl StreamNet {
         let mut current = locked(&self.0.current);
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
             *current = None;
+            self.0.lost.store(true, Ordering::Release);
             // The keeper has a copy, and looks for the end.
             let _closed = connection.stream.shutdown(Shutdown::Both);
             tracing::warn!("lost {} until it is there again: {error}", self.0.what);

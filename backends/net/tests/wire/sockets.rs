@@ -8,6 +8,7 @@ use atoll_driver::{NetHeader, TIMEOUT, VERSION_1};
 use nix::sys::signal::Signal;
 
 use crate::frames::pattern;
+use crate::line::{CTRL_VQ, GUEST_ANNOUNCE, Line, OK};
 use crate::network::{self, GUEST_MAC, HOST_MAC, frame};
 use crate::rig::{CSUM, GUEST_CSUM, MRG_RXBUF, Rig};
 use crate::user::{children, has_ended};
@@ -83,6 +84,61 @@ fn a_stream_socket_is_connected_to_whenever_somebody_serves_it() {
     while !has_ended(keepers[0]) {
         assert!(Instant::now() < deadline, "what connects lives on");
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn the_guest_announces_itself_to_a_network_that_takes_the_place_of_another() {
+    if network::enter().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("switch.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let args = [format!("--stream={}", path.display())];
+    let mut rig = Rig::serve(FEATURES | CTRL_VQ | GUEST_ANNOUNCE, &args);
+    let mut line = Line::open(&mut rig.device, 2);
+    rig.post(64, 1536);
+    for round in 0..3 {
+        let mut peer = accept(&listener);
+        let to_guest = frame(GUEST_MAC, HOST_MAC, &[round; 60]);
+        say(&mut peer, &to_guest);
+        assert_eq!(rig.next_packet().1, to_guest);
+        let announce = if round == 0 { 0 } else { 2 };
+        assert_eq!(rig.device.config(6, 2).unwrap(), [1 | announce, 0], "round {round}");
+        assert_eq!(line.ask(&[3, 0]), OK);
+        assert_eq!(rig.device.config(6, 2).unwrap(), [1, 0], "it has done so");
+    }
+}
+
+#[test]
+fn a_guest_that_sends_all_the_time_hears_from_a_network_that_comes_back() {
+    if network::enter().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("switch.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let mut rig = Rig::serve(FEATURES, &[format!("--stream={}", path.display())]);
+    rig.post(64, 1536);
+    for round in 0..4 {
+        let deadline = Instant::now() + TIMEOUT;
+        let mut peer = loop {
+            rig.send(NetHeader::default(), &frame(HOST_MAC, GUEST_MAC, &[1; 60]));
+            match listener.accept() {
+                Ok((stream, _)) => break stream,
+                Err(_) => assert!(Instant::now() < deadline, "nobody connects"),
+            }
+        };
+        peer.set_nonblocking(false).unwrap();
+        // Whichever queue has found the connection, both have it.
+        for _ in 0..100 {
+            rig.send(NetHeader::default(), &frame(HOST_MAC, GUEST_MAC, &[1; 60]));
+        }
+        let to_guest = frame(GUEST_MAC, HOST_MAC, &[round; 60]);
+        say(&mut peer, &to_guest);
+        assert_eq!(rig.next_packet().1, to_guest, "round {round}");
     }
 }
 
