@@ -26,8 +26,12 @@ use nix::errno::Errno;
 
 use crate::chain::Chain;
 
-/// How many transfers go to the kernel with one call.
+/// How many transfers there is room for on their way to the kernel.
 const SUBMISSIONS: u32 = 128;
+
+/// How many go to it with one call. The kernel tells a disk of them at the end of the call, so that
+/// it would have nothing to do meanwhile if they were many, and answer all of them together.
+const AT_ONCE: usize = 4;
 
 /// How many completions there is room for. The kernel keeps what is beyond.
 const COMPLETIONS: u32 = 512;
@@ -229,11 +233,11 @@ impl FileRing {
         Ok(())
     }
 
-    /// Puts what waits where the kernel finds it, as far as there is room.
+    /// Puts what waits where the kernel finds it, a few at a time.
     fn fill(&mut self) {
         let file = Fd(self.file.as_raw_fd());
         let mut submission = self.ring.submission();
-        while !submission.is_full() {
+        while submission.len() < AT_ONCE {
             let Some(index) = self.waiting.pop_front() else { return };
             let Some(busy) = self.busy.get(index).and_then(Option::as_ref) else { continue };
             let entry = busy.entry(file).user_data(index as u64);
