@@ -18,10 +18,14 @@ use crate::stream::{Connection, StreamNet};
 
 /// Nothing more will come.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot read from {from}")]
-pub(crate) struct Lost {
-    from: String,
-    source: io::Error,
+pub(crate) enum Lost {
+    /// Somebody has deleted the interface.
+    #[error(
+        "TAP {name} is gone; make it again, and end this process so that another attaches to it"
+    )]
+    Gone { name: String },
+    #[error("cannot read from {from}")]
+    Read { from: String, source: io::Error },
 }
 
 /// A network of the host's. Clones are the same.
@@ -68,7 +72,7 @@ impl Attachment {
         room: impl Iterator<Item = Writer<'chain>>,
         spill: &mut [u8],
     ) -> Result<Option<Received>, Lost> {
-        let lost = |source| Lost { from: self.to_string(), source };
+        let lost = |source| Lost::Read { from: self.to_string(), source };
         match self {
             Self::Tap(pair) => {
                 pair.take_change();
@@ -79,7 +83,10 @@ impl Attachment {
                     Ok(packet) => Ok(Some(packet)),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
                     // It may have gone out of use this moment.
-                    Err(error) if not_attached(&error) && !pair.is_gone() => Ok(None),
+                    Err(error) if not_attached(&error) => match pair.is_gone() {
+                        true => Err(Lost::Gone { name: pair.tap().name().to_owned() }),
+                        false => Ok(None),
+                    },
                     Err(error) => Err(lost(error)),
                 }
             }

@@ -145,5 +145,5 @@ fn an_interface_that_is_deleted_stops_the_rings_and_says_so() {
     assert!(rig.process.running().unwrap());
     let (status, stderr) = rig.process.terminate().unwrap();
     assert!(status.success(), "{status}");
-    assert!(stderr.contains("tap0"), "{stderr}");
+    assert_eq!(stderr.matches("TAP tap0 is gone").count(), 2, "once for each queue: {stderr}");
 }
