@@ -10,6 +10,7 @@ mod boot_files;
 mod control;
 mod disks;
 mod kvm;
+mod leaving;
 mod networks;
 mod options;
 mod peers;
