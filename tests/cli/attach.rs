@@ -15,6 +15,7 @@ use atoll_tests::terminal::{Seated, Terminal};
 use atoll_tests::{procfs, program, require, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::Value;
 
 use crate::refusal::{FAILURE, Run, USAGE, assert_refuses};
 
@@ -349,7 +350,7 @@ fn a_machine_without_a_console_to_attach_to_says_why() {
     };
     refuses(&[], &[&control, "started no console", "--attach=PATH"]);
     let log = Scratch::new();
-    let option = format!("file={},port=p:pty", text(&log.join("log")));
+    let option = format!("file={}", text(&log.join("log")));
     let (_vmm, control, _run) = machine(&["--console", &option, "--console", "stdio,id=c"]);
     let control = text(&control);
     let refuses = |words: &[&str], sentence: &[&str]| {
@@ -358,6 +359,45 @@ fn a_machine_without_a_console_to_attach_to_says_why() {
     };
     refuses(&[], &["console console0", "written to the file", "log"]);
     refuses(&["--device", "c"], &["console c", "--console socket=PATH"]);
-    refuses(&["--port", "p"], &["port p of console console0", "without a link"]);
-    refuses(&["--device", "d"], &["no console d", "console console0, port p of console console0"]);
+    refuses(&["--device", "d"], &["no console d", "console console0, console c"]);
+}
+
+#[test]
+fn a_terminal_without_a_link_is_found_by_what_its_process_says() {
+    require!(AnyKvm);
+    let (vmm, control, _run) = machine(&["--console", "pty,port=p:pty"]);
+    let path = |port: Value| {
+        let info = atoll_tests::process::run(
+            "atoll",
+            ["ctl", "--socket", &text(&control), "info", "--json"],
+        );
+        let info: Value = serde_json::from_str(&info.stdout).expect("JSON");
+        let consoles = info["consoles"].as_array().expect("consoles").clone();
+        let console = consoles.into_iter().find(|console| console["port"] == port);
+        console.expect("the console")["path"].as_str().map(PathBuf::from)
+    };
+    let (own, port) = (path(Value::Null).expect("a name"), path("p".into()).expect("a name"));
+    assert!(own.starts_with("/dev/pts") && port.starts_with("/dev/pts") && own != port);
+    let terminal = Terminal::new(80, 25);
+    for words in [&[][..], &["--port", "p"]] {
+        let mut seated = terminal.run(console().arg(&control).args(words));
+        wait_for("raw mode", || terminal.is_raw().then_some(()));
+        assert!(seated.stderr().contains("console console0 of"), "{}", seated.stderr());
+        terminal.press(b"\x1dq");
+        assert!(seated.wait().success());
+    }
+    // The next process makes another, and who is attached goes on there.
+    let seated = terminal.run(console().arg(&control));
+    let has_open = |name: &Path| {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", seated.pid())).expect("open files");
+        let mut names = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+        names.any(|open| open == name)
+    };
+    wait_for("the terminal at the console", || has_open(&own).then_some(()));
+    let process = || procfs::children(vmm.pid()).into_keys().next();
+    let first = wait_for("the console's process", process);
+    kill(Pid::from_raw(i32::try_from(first).expect("a pid")), Signal::SIGKILL).expect("kill");
+    wait_for("another process", || process().filter(|&pid| pid != first));
+    let next = wait_for("its terminal's name", || path(Value::Null));
+    wait_for("the terminal at the next one", || has_open(&next).then_some(()));
 }

@@ -20,7 +20,7 @@ use crate::error::Because;
 use crate::listen::{self, Endpoint};
 use crate::metrics::Metrics;
 use crate::named_limits;
-use crate::panel::{Link, Panel, Resize};
+use crate::panel::{Link, Panel, Resize, Terminal};
 use crate::sandbox::OwnName;
 
 const STACK: usize = 128 * 1024;
@@ -40,6 +40,9 @@ struct About {
     /// Of a network card: whether its cable is plugged in.
     #[serde(skip_serializing_if = "Option::is_none")]
     up: Option<bool>,
+    /// Of a console: the pseudo-terminals that it has made.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    terminals: Vec<Terminal>,
 }
 
 /// The body of a resize.
@@ -184,6 +187,7 @@ impl Controlled {
             limits: named_limits::read(&panel.limits),
             size: panel.disk.map(Resize::size),
             up: panel.link.map(Link::is_up),
+            terminals: panel.terminals.clone(),
         }
     }
 }

@@ -65,7 +65,7 @@ pub use direct::{DirectAlignment, make_direct};
 pub use file_ring::{FileRing, Transfer, Transferred};
 pub use inflight::{InflightError, Kept};
 pub use limits::{LimitArgs, LimitChange, LimitError, Limiter, Limits, limit};
-pub use panel::{Counter, Limited, Link, Panel, Resize};
+pub use panel::{Counter, Limited, Link, Panel, Resize, Terminal};
 pub use run::run;
 pub use sandbox::{OwnName, Sysno, SystemCall, User, bind};
 pub use shared::MapError;

@@ -1,6 +1,10 @@
 //! What can be read and turned on a device while it runs, and how the device is told. Who turns it is
 //! not known here.
 
+use std::path::PathBuf;
+
+use serde::Serialize;
+
 use crate::device::DeviceError;
 use crate::limits::Limiter;
 
@@ -15,6 +19,18 @@ pub struct Panel<'a> {
     pub link: Option<&'a dyn Link>,
     /// What it has counted beside what its queues have.
     pub counters: Vec<Counter>,
+    /// The pseudo-terminals that it has made.
+    pub terminals: Vec<Terminal>,
+}
+
+/// A pseudo-terminal that a device has made.
+#[derive(Clone, Debug, Serialize)]
+pub struct Terminal {
+    /// The name of the port that it is of, if it is not the console's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<String>,
+    /// Its name, such as `/dev/pts/7`.
+    pub path: PathBuf,
 }
 
 /// Something with a limit, as users call it.

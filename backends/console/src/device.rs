@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use atoll_backend::{
     Capabilities, ConfigChange, ConfigRefused, Counter, Device, DeviceError, Identity, Panel,
-    Sysno, SystemCall, Worker,
+    Sysno, SystemCall, Terminal, Worker,
 };
 use virtio_bindings::virtio_ids::VIRTIO_ID_CONSOLE;
 
 use crate::control_queues::{ControlReceive, ControlTransmit};
-use crate::outlet::OpenError;
+use crate::outlet::{OpenError, Outlet};
 use crate::port::{Port, PortWatcher};
 use crate::ports::Ports;
 use crate::window::Window;
@@ -46,6 +46,7 @@ pub struct Console {
     config_change: ConfigChange,
     /// What readers have missed, in bytes.
     missed: Arc<AtomicU64>,
+    terminals: Vec<Terminal>,
 }
 
 impl Console {
@@ -59,6 +60,7 @@ impl Console {
         let names = options.port.iter().map(|port| port.name.clone());
         let control = (names.len() > 0).then(|| Ports::new(names)).transpose().map_err(failed)?;
         let outlet = outlets::open(&options.to(), "the console")?;
+        let mut terminals = Vec::from_iter(terminal(None, outlet.as_ref()));
         let window = outlet.window().map(|size| {
             let window = Window::default();
             window.set(size);
@@ -78,9 +80,10 @@ impl Console {
         let mut ports = vec![Port::open(outlet, watcher(0, window.clone()), options.replay)?];
         for (id, port) in (1..).zip(&options.port) {
             let outlet = outlets::open(&port.to, &format!("port {}", port.name))?;
+            terminals.extend(terminal(Some(&port.name), outlet.as_ref()));
             ports.push(Port::open(outlet, watcher(id, None), options.replay)?);
         }
-        Ok(Self { ports, control, window, config_change, missed })
+        Ok(Self { ports, control, window, config_change, missed, terminals })
     }
 
     fn port(&self, index: u16) -> Result<&Port, DeviceError> {
@@ -90,6 +93,11 @@ impl Console {
         let port = id.and_then(|id| self.ports.get(id));
         port.ok_or_else(|| format!("there is no queue {index}").into())
     }
+}
+
+/// The pseudo-terminal that `outlet` is, if it is one.
+fn terminal(port: Option<&String>, outlet: &dyn Outlet) -> Option<Terminal> {
+    outlet.terminal().map(|path| Terminal { port: port.cloned(), path })
 }
 
 fn check_ports(options: &Options) -> Result<(), OpenError> {
@@ -163,7 +171,8 @@ impl Device for Console {
             label: None,
             value: self.missed.load(Ordering::Relaxed),
         };
-        Panel { counters: vec![missed], ..Panel::default() }
+        let terminals = self.terminals.clone();
+        Panel { counters: vec![missed], terminals, ..Panel::default() }
     }
 
     fn reset(&self) {

@@ -37,6 +37,11 @@ pub(crate) trait Outlet: Send {
 
     /// The size of the window; `None` for what has none.
     fn window(&self) -> Option<Size>;
+
+    /// The name of the pseudo-terminal, for what is one.
+    fn terminal(&self) -> Option<PathBuf> {
+        None
+    }
 }
 
 /// Why there is no console.

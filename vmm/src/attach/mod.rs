@@ -129,14 +129,17 @@ pub fn run(wanted: &Console) -> Result<(), AttachError> {
     let mut session = Session::new(user, link);
     let end = loop {
         match session.run()? {
-            End::Closed if place.may_come_back() => match place.open() {
-                Ok(link) => session.goes_on(link),
-                Err(_not_yet) => {
-                    if let Some(end) = session.wait(LOOK)? {
-                        break end;
+            // A pseudo-terminal without a link has another name then.
+            End::Closed if place.may_come_back() => {
+                match Place::find(wanted).and_then(|new| new.open()) {
+                    Ok(link) => session.goes_on(link),
+                    Err(_not_yet) => {
+                        if let Some(end) = session.wait(LOOK)? {
+                            break end;
+                        }
                     }
                 }
-            },
+            }
             end => break end,
         }
     };

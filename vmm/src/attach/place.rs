@@ -148,8 +148,8 @@ fn obstacle(console: &ConsoleInfo) -> String {
     match (console.to, &console.path) {
         (ConsoleKind::File, Some(path)) => format!("it is written to the file {}", path.display()),
         (ConsoleKind::Pty, _) => {
-            "it is a pseudo-terminal without a link; its name was printed when it was made, and \
-             --attach=NAME attaches to it"
+            "it is a pseudo-terminal without a link, and its process does not say its name now; \
+             try again, or start the machine with --console pty=LINK"
                 .to_owned()
         }
         _ => "it is the terminal in which the machine was started; start the machine with \

@@ -93,6 +93,8 @@ pub enum MachineState {
 /// What can be asked of a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// Say how the machine is, with what only its devices' processes know.
+    Info,
     /// Stop all vCPUs.
     Pause,
     /// Let them go on.
@@ -187,8 +189,10 @@ impl Refusal {
 ///
 /// `act` may take long and is called on a thread of its own; the others answer at once.
 pub trait Machine: Send + Sync {
-    /// How it is.
+    /// How it is, as far as that is known here.
     fn info(&self) -> Info;
+    /// Whether its devices' processes know more than that, so that [`Action::Info`] is to be asked.
+    fn is_known_elsewhere(&self) -> bool;
     /// How its devices are.
     fn devices(&self) -> Vec<DeviceStatus>;
     /// Does what is asked.

@@ -164,6 +164,9 @@ impl Worker {
     fn grant(&mut self, key: Key, request: &Request) {
         let wish = match wish(request) {
             Ok(Wish::Act(action)) => return self.act(key, action),
+            Ok(Wish::Info) if self.machine.is_known_elsewhere() => {
+                return self.act(key, Action::Info);
+            }
             Ok(Wish::Events { since, follow }) => return self.follow(key, since, follow),
             other => other,
         };

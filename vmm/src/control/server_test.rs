@@ -36,6 +36,10 @@ impl Machine for Double {
         }
     }
 
+    fn is_known_elsewhere(&self) -> bool {
+        false
+    }
+
     fn devices(&self) -> Vec<DeviceStatus> {
         Vec::new()
     }

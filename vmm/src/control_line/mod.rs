@@ -16,7 +16,7 @@ mod settings;
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -80,6 +80,15 @@ pub enum LineError {
     /// The process says no.
     #[error("{0}")]
     Refused(String),
+}
+
+/// A pseudo-terminal that a console's process has made.
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+pub struct Terminal {
+    /// The name of the port that it is of, if it is not the console's own.
+    pub port: Option<String>,
+    /// Its name.
+    pub path: PathBuf,
 }
 
 /// The line to one device's process.
@@ -182,6 +191,22 @@ impl ControlLine {
         Ok(())
     }
 
+    /// The pseudo-terminals that a console's process has made, without those that no such process can make.
+    ///
+    /// # Errors
+    /// [`LineError`].
+    pub fn terminals(&self) -> Result<Vec<Terminal>, LineError> {
+        #[derive(Deserialize)]
+        struct About {
+            #[serde(default)]
+            terminals: Vec<Terminal>,
+        }
+        let answer = self.ask(&mut self.state(), "GET", "/", b"", PATIENCE)?;
+        let About { mut terminals } = self.parse(&answer)?;
+        terminals.retain(|terminal| is_pseudo_terminal(&terminal.path));
+        Ok(terminals)
+    }
+
     /// What the process has counted, in Prometheus' text format if it does as it should.
     ///
     /// # Errors
@@ -248,6 +273,12 @@ impl ControlLine {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether that is the name of one: people who are told it type into it what is meant for the guest.
+fn is_pseudo_terminal(path: &Path) -> bool {
+    let number = path.to_str().and_then(|path| path.strip_prefix("/dev/pts/"));
+    number.is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 /// The limits among what a process says.

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::json;
+use tap::TapFallible;
 
 use super::brake::{Brake, Change, Holder};
-use super::consoles::consoles;
+use super::consoles::{consoles, is_unnamed, name_terminals};
 use super::devices::Lines;
 use super::error::sentence;
 use super::events::Event;
@@ -134,6 +135,16 @@ impl Controls {
         }
     }
 
+    /// The machine's consoles, with the names of pseudo-terminals that only their processes know.
+    fn consoles(&self) -> Vec<ConsoleInfo> {
+        let lines = self.life().lines.clone();
+        let ask = |id: &str| {
+            let answer = lines.get(id)?.terminals();
+            answer.tap_err(|error| tracing::debug!("device {id}: {}", sentence(error))).ok()
+        };
+        name_terminals(&self.consoles, ask)
+    }
+
     fn remotes(&self) -> Vec<Arc<RemoteDevice>> {
         self.life().devices.iter().filter_map(Weak::upgrade).collect()
     }
@@ -233,13 +244,17 @@ impl control::Machine for Controls {
         }
     }
 
+    fn is_known_elsewhere(&self) -> bool {
+        self.consoles.iter().any(is_unnamed)
+    }
+
     fn devices(&self) -> Vec<DeviceStatus> {
         self.remotes().iter().map(|remote| remote.status()).collect()
     }
 
     fn act(&self, action: Action) -> Result<Outcome, Refusal> {
         match (self.state(), &action) {
-            (MachineState::Ended, action) if *action != Action::Metrics => {
+            (MachineState::Ended, action) if !matches!(action, Action::Metrics | Action::Info) => {
                 return Err(Refusal::Conflict("the machine has ended".to_owned()));
             }
             (MachineState::Starting, Action::PowerButton) => {
@@ -252,6 +267,10 @@ impl control::Machine for Controls {
             move |error: VhostUserError| Refusal::Conflict(format!("{about}: {}", sentence(&error)))
         };
         match action {
+            Action::Info => {
+                let info = Info { consoles: self.consoles(), ..self.info() };
+                return Ok(Outcome::Now(json!(info)));
+            }
             Action::Pause => self.pause()?,
             Action::Resume => {
                 let change = self.brake.release(&Holder::User);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::symlink;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use atoll_backend::OwnName;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
@@ -21,6 +21,7 @@ use crate::window::{Size, size_of};
 /// Our end of a pseudo-terminal.
 pub(super) struct Pty {
     master: PtyMaster,
+    name: PathBuf,
     /// Told when somebody opens the other end. Without, one would have to look again and again.
     opens: Inotify,
     attached: bool,
@@ -54,7 +55,8 @@ impl Pty {
         let link = link.map(|link| make_link(link, &name)).transpose()?;
         // Not a log line: whoever asked for a pseudo-terminal needs its name.
         eprintln!("atoll-console: {what} is at {name}");
-        let mut pty = Self { master, opens, attached: false, attachments: 0, _link: link };
+        let (name, attached, attachments) = (PathBuf::from(name), false, 0);
+        let mut pty = Self { master, name, opens, attached, attachments, _link: link };
         pty.check();
         Ok(pty)
     }
@@ -106,6 +108,10 @@ impl Outlet for Pty {
 
     fn window(&self) -> Option<Size> {
         size_of(self.master.as_fd())
+    }
+
+    fn terminal(&self) -> Option<PathBuf> {
+        Some(self.name.clone())
     }
 }
 
