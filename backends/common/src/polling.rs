@@ -75,15 +75,19 @@ impl Polling {
     }
 
     /// Without polling work came `after` the last was done. Soon is half of `limit`, so that not
-    /// every little delay is a miss then.
+    /// every little delay is a miss then. Where there was no limit, something else than the driver
+    /// may have been waited for, which says nothing of it.
     pub(crate) fn woken(&mut self, after: Duration, limit: Duration) {
+        if limit.is_zero() {
+            return;
+        }
         if after.saturating_mul(2) > limit {
             (self.soon, self.took) = (0, Duration::ZERO);
             return;
         }
         self.soon = self.soon.saturating_add(1);
         self.took = self.took.saturating_add(after);
-        self.on = !limit.is_zero() && self.soon >= self.needed;
+        self.on = self.soon >= self.needed;
         self.usual = self.took.checked_div(self.soon).unwrap_or_default();
     }
 

@@ -100,6 +100,17 @@ fn work_that_is_met_late_was_not_met() {
 }
 
 #[test]
+fn waits_for_the_disk_say_nothing_of_the_driver() {
+    let mut polling = Polling::default();
+    for _ in 0..4 {
+        polling.woken(LATE, Duration::ZERO);
+        assert_eq!(polling.window(LIMIT), Duration::ZERO);
+        polling.woken(SOON, LIMIT);
+    }
+    assert_eq!(polling.window(LIMIT), LIMIT);
+}
+
+#[test]
 fn without_a_limit_there_is_no_polling() {
     let mut polling = Polling::default();
     (0..5000).for_each(|_| polling.woken(Duration::ZERO, Duration::ZERO));

@@ -108,8 +108,7 @@ fn serve_until_stopped(
             continue;
         }
         sleep(&wait, kick, stop)?;
-        // What comes while there is something to wait for says nothing of the driver.
-        if window.is_zero() && wait.kick && !wait.polling.is_zero() {
+        if window.is_zero() && wait.kick {
             polling.woken(idle.elapsed(), wait.polling);
         }
     }
