@@ -78,7 +78,7 @@ pub struct Net {
     control: Arc<Control>,
     gate: Arc<Gate>,
     space: ConfigSpace,
-    /// How long a transmit queue is looked at before its thread sleeps.
+    /// How long a queue is looked at before its thread sleeps.
     polling: Duration,
 }
 
@@ -207,6 +207,7 @@ impl Device for Net {
             return Err(LegacyDriver.into());
         }
         let (control, gate) = (Arc::clone(&self.control), Arc::clone(&self.gate));
+        let polling = self.polling;
         match self.role(index, features) {
             Some(Role::Receive(attachment)) => {
                 if index == 0 {
@@ -215,10 +216,9 @@ impl Device for Net {
                     }
                     attachment.set_offload(control.offload(features))?;
                 }
-                Ok(Box::new(Receive::new(attachment.clone(), control, gate, features)?))
+                Ok(Box::new(Receive::new(attachment.clone(), control, gate, features, polling)?))
             }
             Some(Role::Transmit(attachment)) => {
-                let polling = self.polling;
                 Ok(Box::new(Transmit::new(attachment.clone(), gate, features, polling)))
             }
             Some(Role::Control) => Ok(Box::new(ControlQueue::new(control, features))),

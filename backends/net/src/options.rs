@@ -142,8 +142,8 @@ pub struct Options {
     )]
     pub link: LinkState,
 
-    /// How long a transmit queue that has been busy is looked at before its thread goes to sleep, in
-    /// microseconds; 0 never looks
+    /// How long a queue that has been busy is looked at for packets, or room for them, before its thread
+    /// goes to sleep, in microseconds; 0 never looks
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub poll_us: u32,
 

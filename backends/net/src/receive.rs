@@ -63,6 +63,7 @@ pub(crate) struct Receive {
     held: Option<Held>,
     /// How many packets are still to be read straight into the chains.
     straight: u32,
+    polling: Duration,
     /// Takes small packets, and what does not fit. Only touched, and so only resident, as far as the
     /// largest of those goes.
     spill: Box<[u8]>,
@@ -75,6 +76,7 @@ impl Receive {
         control: Arc<Control>,
         gate: Arc<Gate>,
         features: Features,
+        polling: Duration,
     ) -> Result<Self, TapError> {
         // Only a checksum is left undone in packets of usual size.
         let segments = features.tap_offload() & !libc::TUN_F_CSUM != 0;
@@ -93,6 +95,7 @@ impl Receive {
             room: 0,
             held: None,
             straight: 0,
+            polling,
             spill: vec![0; MAX_PACKET].into_boxed_slice(),
             dropped: 0,
         })
@@ -261,7 +264,7 @@ impl Worker for Receive {
             let held = self.held.take();
             let packet = match &held {
                 Some(held) => held.packet,
-                None if self.posted.is_empty() => return Ok(Wait::kick()),
+                None if self.posted.is_empty() => return Ok(Wait::kick().polling(self.polling)),
                 None => {
                     if let Err(wait) = self.admit() {
                         vring.count_throttled();

@@ -82,6 +82,23 @@ fn at_rest_it_costs_no_processor_time_and_little_memory() {
 }
 
 #[test]
+fn a_card_that_is_polled_passes_frames_and_sleeps_at_rest() {
+    if network::enter().is_none() {
+        return;
+    }
+    let mut rig = Rig::serve(USUAL, &["--tap=tap0".into(), "--poll-us=200".into()]);
+    // Often enough for polling to be tried.
+    for _ in 0..50 {
+        rig.post(1, 2048);
+        rig.check_alive();
+    }
+    std::thread::sleep(MOMENT);
+    let before = rig.process.cpu_nanoseconds().unwrap();
+    std::thread::sleep(MOMENT);
+    assert_eq!(rig.process.cpu_nanoseconds().unwrap(), before, "it slept all the time");
+}
+
+#[test]
 fn a_queue_has_a_thread_and_a_name() {
     let Some(mut rig) = Rig::start(USUAL) else { return };
     // A thread has its name once it runs: both rings have carried a frame.
