@@ -47,9 +47,14 @@ impl Testpmd {
 
     /// Tells it a line, and waits until it has done that.
     fn tell(&mut self, line: &str) -> Result<()> {
-        let stdin = self.process.child().stdin.as_mut().context("it hears nothing")?;
-        writeln!(stdin, "{line}").context("cannot tell it anything")?;
+        self.say(line)?;
         self.heard()
+    }
+
+    /// Tells it a line.
+    fn say(&mut self, line: &str) -> Result<()> {
+        let stdin = self.process.child().stdin.as_mut().context("it hears nothing")?;
+        writeln!(stdin, "{line}").context("cannot tell it anything")
     }
 
     /// Waits for its next prompt.
@@ -139,13 +144,11 @@ impl Dpdk {
         }
     }
 
-    /// Lets go, or holds back, what takes frames from the TAP.
-    fn let_go(&mut self, go: bool) -> Result<()> {
-        let words = if go { "start" } else { "stop" };
+    /// Who holds back what takes frames from the TAP. Ours takes none that its driver has no buffers for.
+    fn holder(&mut self) -> &mut Testpmd {
         match &mut self.device {
-            // With its driver: it takes none without buffers.
-            Device::Ours(_) => self.driver.tell(words),
-            Device::Theirs(device) => device.tell(words),
+            Device::Ours(_) => &mut self.driver,
+            Device::Theirs(device) => device,
         }
     }
 }
@@ -172,14 +175,14 @@ impl Contender for Dpdk {
         self.driver.tell("set fwd rxonly")?;
         if let Device::Theirs(_) = self.device {
             self.driver.tell("start")?;
-            self.let_go(false)?;
+            self.holder().tell("stop")?;
         }
         let all = self.wire.taken_by_guest()? + WAITING as u64;
         self.wire.fill(len)?;
         // Ours takes at once what the driver has buffers for.
         thread::sleep(Duration::from_millis(20));
         let (before, cpu) = (self.wire.taken_by_guest()?, self.cpu()?);
-        self.let_go(true)?;
+        self.holder().say("start")?;
         let deadline = Instant::now() + TIMEOUT;
         let mut began = None;
         let (taken, start) = loop {
@@ -195,6 +198,7 @@ impl Contender for Dpdk {
             ensure!(Instant::now() < deadline, "{} of {all} frames were taken", now);
         };
         let (seconds, cpu) = (start.elapsed().as_secs_f64(), self.cpu()? - cpu);
+        self.holder().heard()?;
         self.driver.tell("stop")?;
         let each = cpu / (all - before) as f64;
         Ok(Figures::of_frames(taken, seconds, each * taken as f64))
