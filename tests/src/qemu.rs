@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::guest::{Guest, KERNEL_OPTIONS};
+use crate::network::Tap;
 use crate::process::Process;
 use crate::requirement::Requirement;
 use crate::scratch::Scratch;
@@ -47,6 +48,16 @@ impl Builder {
         builder
             .arg("-netdev", format!("vhost-user,id=n-{id},chardev={id}"))
             .arg("-device", format!("virtio-net-pci,netdev=n-{id}{}", net_vectors()))
+    }
+
+    /// Adds a network card on `tap` that QEMU serves itself, or has the kernel's vhost-net serve.
+    pub fn tap(self, tap: &Tap, vhost: bool) -> Self {
+        let (name, vhost) = (tap.name(), if vhost { "on" } else { "off" });
+        self.arg(
+            "-netdev",
+            format!("tap,id=tap,ifname={name},script=no,downscript=no,vhost={vhost}"),
+        )
+        .arg("-device", format!("virtio-net-pci,netdev=tap{}", net_vectors()))
     }
 
     fn chardev(mut self, socket: &Path) -> (Self, String) {

@@ -7,6 +7,7 @@ pub(crate) mod console;
 pub(crate) mod net;
 pub(crate) mod recovery;
 pub(crate) mod stall;
+pub(crate) mod traffic;
 
 mod counters;
 mod cpu;
@@ -39,6 +40,8 @@ pub(crate) enum Measure {
     Recovery,
     /// How long a guest's reads stand still when its disk's process is killed, beside QEMU's
     Stall,
+    /// What a guest's network card carries, and at what cost, beside QEMU's and vhost-net
+    Traffic,
 }
 
 /// The task.
@@ -60,6 +63,7 @@ pub(crate) fn main(measure: Measure) -> Result<ExitCode> {
         }
         Measure::Recovery => alone(Act::Recovery),
         Measure::Stall => with_guests(Act::Stall),
+        Measure::Traffic => with_guests(Act::Traffic),
     }
 }
 

@@ -34,6 +34,8 @@ pub(crate) enum Act {
     Recovery,
     /// Time stalls
     Stall,
+    /// Time a guest's network card
+    Traffic,
 }
 
 impl Act {
@@ -48,6 +50,7 @@ impl Act {
             Self::Polling => "polling",
             Self::Recovery => "recovery",
             Self::Stall => "stall",
+            Self::Traffic => "traffic",
         }
     }
 }
@@ -64,6 +67,7 @@ pub(crate) fn main(act: Act) -> Result<ExitCode> {
         Act::Polling => bench::blk::measure_polling(),
         Act::Recovery => bench::recovery::measure(),
         Act::Stall => bench::stall::measure(),
+        Act::Traffic => bench::traffic::measure(),
     }
 }
 

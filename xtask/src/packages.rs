@@ -17,6 +17,7 @@ const PACKAGES: &[&str] = &[
     "g++",                // fuzzing, whose engine is C++
     "iperf3",             // network tests
     "iproute2",           // TAP devices
+    "iputils-ping",       // round trips in bench traffic
     "kmod",               // depmod
     "libcap-ng-dev",      // virtiofsd, built as a peer
     "libseccomp-dev",     // virtiofsd, built as a peer
