@@ -4,6 +4,7 @@
 pub(crate) mod blk;
 pub(crate) mod boot;
 pub(crate) mod console;
+pub(crate) mod fio;
 pub(crate) mod net;
 pub(crate) mod recovery;
 pub(crate) mod stall;
@@ -12,6 +13,7 @@ pub(crate) mod traffic;
 mod counters;
 mod cpu;
 mod memory;
+mod report;
 
 use std::process::ExitCode;
 
@@ -31,6 +33,8 @@ pub(crate) enum Measure {
     Boot,
     /// Bytes a second through a console to a socket and back, without a guest
     Console,
+    /// What a guest's own fio makes of its disk, beside QEMU's virtio-blk
+    Fio,
     /// Frames through a network card: how many, how long, at what cost, beside the TAP itself
     Net,
     /// Requests to a disk by how long its queues are looked at before their threads go to sleep
@@ -57,6 +61,7 @@ pub(crate) fn main(measure: Measure) -> Result<ExitCode> {
             alone(Act::Polling)
         }
         Measure::Console => alone(Act::Console),
+        Measure::Fio => with_guests(Act::Fio),
         Measure::Net => {
             packages::ensure_with(packages::DPDK)?;
             alone(Act::Net)

@@ -26,6 +26,8 @@ pub(crate) enum Act {
     Boot,
     /// Time consoles
     Console,
+    /// Time a guest's requests to its disk
+    Fio,
     /// Time a network card's frames
     Net,
     /// Time a disk's requests by how long its queues are polled
@@ -46,6 +48,7 @@ impl Act {
             Self::Blk => "blk",
             Self::Boot => "boot",
             Self::Console => "console",
+            Self::Fio => "fio",
             Self::Net => "net",
             Self::Polling => "polling",
             Self::Recovery => "recovery",
@@ -63,6 +66,7 @@ pub(crate) fn main(act: Act) -> Result<ExitCode> {
         Act::Blk => bench::blk::measure(),
         Act::Boot => bench::boot::measure(),
         Act::Console => bench::console::measure(),
+        Act::Fio => bench::fio::measure(),
         Act::Net => bench::net::measure(),
         Act::Polling => bench::blk::measure_polling(),
         Act::Recovery => bench::recovery::measure(),

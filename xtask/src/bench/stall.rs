@@ -15,6 +15,8 @@ use atoll_tests::{procfs, program, qemu, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use super::report::Report;
+
 /// Kills per figure.
 const KILLS: usize = 5;
 
@@ -83,14 +85,8 @@ fn stall(guest: &mut Guest, server: &mut Server, data: &Path, depth: u32) -> Res
     server.kill(guest)?;
     server.start(data);
     wait_for("fio's end", || (guest.run("rm /tmp/over 2> /dev/null").status == 0).then_some(()));
-    let report = guest.check("cat /tmp/fio");
-    let report = report.get(report.find('{').context("fio printed no report")?..);
-    let report: serde_json::Value = serde_json::from_str(report.unwrap_or_default())?;
-    let job = report.pointer("/jobs/0").context("fio reports no job")?;
-    let errors = job.get("error").and_then(serde_json::Value::as_i64);
-    anyhow::ensure!(errors == Some(0), "fio had errors: {errors:?}");
-    let longest = job.pointer("/read/clat_ns/max").and_then(serde_json::Value::as_f64);
-    Ok(longest.context("fio reports no latency")? / 1e9)
+    let report = Report::of(&guest.check("cat /tmp/fio"))?;
+    Ok(report.number("/read/clat_ns/max")? / 1e9)
 }
 
 impl Pair {

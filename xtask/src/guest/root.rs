@@ -15,7 +15,7 @@ const PACKAGES: &[&str] = &[
     // systemd-logind heeds the power button, and does not start without a system bus.
     "dbus",
     "ethtool", "fio", "iperf3", "iproute2", "iputils-ping", "kmod", "login", "pciutils", "procps",
-    "systemd-sysv", "udev", "udhcpc", "util-linux",
+    "systemd-sysv", "udev", "udhcpc", "util-linux", "xfsprogs",
 ];
 
 /// Units that are switched off: each costs a process or more in a slow machine's boot.

@@ -3,11 +3,11 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use super::Disk;
 use super::lane::Figures;
 use super::work::{Backing, Cell, Pattern};
+use crate::bench::report::Report;
 
 pub(super) const NAME: &str = "fio io_uring on the file itself";
 
@@ -32,16 +32,13 @@ pub(super) fn run(cell: &Cell, disk: &Disk) -> Result<Figures> {
         .context("cannot start fio")?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "fio failed: {said}");
-    let report: Value = serde_json::from_slice(&output.stdout).context("fio's report")?;
-    let number = |pointer: &str| {
-        report.pointer(pointer).and_then(Value::as_f64).with_context(|| format!("no {pointer}"))
-    };
-    let rate = number(&format!("/jobs/0/{side}/iops"))?;
-    let percent = number("/jobs/0/usr_cpu")? + number("/jobs/0/sys_cpu")?;
+    let report = Report::of(&String::from_utf8_lossy(&output.stdout))?;
+    let rate = report.number(&format!("/{side}/iops"))?;
+    let percent = report.number("/usr_cpu")? + report.number("/sys_cpu")?;
     Ok(Figures {
         rate,
-        p50: number(&format!("/jobs/0/{side}/clat_ns/percentile/50.000000"))? / 1e3,
-        p99: number(&format!("/jobs/0/{side}/clat_ns/percentile/99.000000"))? / 1e3,
+        p50: report.number(&format!("/{side}/clat_ns/percentile/50.000000"))? / 1e3,
+        p99: report.number(&format!("/{side}/clat_ns/percentile/99.000000"))? / 1e3,
         cpu: percent / 100.0 * 1e9 / rate,
     })
 }
