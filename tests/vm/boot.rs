@@ -1,9 +1,11 @@
 //! A stock kernel boots, in either of its formats, and finds nothing wrong with the machine.
 
+use atoll_tests::console::Console;
 use atoll_tests::guest::Guest;
 use atoll_tests::image::Image;
-use atoll_tests::require;
 use atoll_tests::requirement::Requirement::{Artifact, StockKvm};
+use atoll_tests::scratch::Scratch;
+use atoll_tests::{PATIENCE, require, wait_for};
 
 #[test]
 fn a_stock_kernel_boots_from_its_elf_file_and_has_no_complaint() {
@@ -35,14 +37,26 @@ fn a_stock_kernel_boots_from_its_bzimage() {
 }
 
 #[test]
-fn a_debian_system_boots_from_its_disk_and_heeds_the_power_button() {
+fn a_debian_system_boots_from_its_disk_with_its_agent_and_heeds_the_power_button() {
     require!(StockKvm, Artifact("root.ext4"));
-    let root = Image::debian();
-    let mut guest = Guest::debian(&root).boot();
+    let (root, scratch) = (Image::debian(), Scratch::new());
+    let agent = scratch.join("agent");
+    let to = format!("file=/dev/null,port=org.qemu.guest_agent.0:socket={}", agent.display());
+    let mut guest = Guest::debian(&root).console(&to).boot();
     assert_eq!(guest.check("findmnt --noheadings --output SOURCE /"), "/dev/vda");
     assert_eq!(guest.check("cat /etc/hostname"), "guest");
     guest.check("systemctl start systemd-logind");
     guest.check("echo kept > /root/kept");
+
+    // The port's name had udev start QEMU's guest agent, as the package has it.
+    let mut agent = wait_for("the agent's port", || Console::connect(&agent));
+    for (command, answer) in
+        [("guest-ping", "{\"return\": {}}"), ("guest-get-osinfo", "\"id\": \"debian\"")]
+    {
+        agent.type_text(&format!("{{\"execute\": \"{command}\"}}\n"));
+        let found = |heard: &str| heard.contains(answer).then_some(());
+        agent.wait_for(0, PATIENCE, found).expect(command);
+    }
 
     guest.press_power_button();
     let finished = guest.vmm().wait();

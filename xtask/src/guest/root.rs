@@ -15,7 +15,7 @@ const PACKAGES: &[&str] = &[
     // systemd-logind heeds the power button, and does not start without a system bus.
     "dbus",
     "ethtool", "fio", "iperf3", "iproute2", "iputils-ping", "kmod", "login", "pciutils", "procps",
-    "systemd-sysv", "udev", "udhcpc", "util-linux", "xfsprogs",
+    "qemu-guest-agent", "systemd-sysv", "udev", "udhcpc", "util-linux", "xfsprogs",
 ];
 
 /// Units that are switched off: each costs a process or more in a slow machine's boot.
@@ -76,7 +76,7 @@ ExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200,57600,3840
         0o644,
         "[Service]
 ExecStart=
-ExecStart=-udevadm trigger --action=add --subsystem-match=virtio --subsystem-match=acpi --subsystem-match=block --subsystem-match=net --subsystem-match=input
+ExecStart=-udevadm trigger --action=add --subsystem-match=virtio --subsystem-match=virtio-ports --subsystem-match=acpi --subsystem-match=block --subsystem-match=net --subsystem-match=input
 ExecStart=-udevadm trigger --action=add --subsystem-match=tty --sysname-match=hvc* --sysname-match=ttyS0
 ",
     ),
