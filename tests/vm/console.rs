@@ -1,12 +1,16 @@
 //! Consoles: what is typed is read, what is written is seen.
 
-use atoll_tests::PATIENCE;
+use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+
 use atoll_tests::console::Console;
 use atoll_tests::guest::Guest;
-use atoll_tests::require;
 use atoll_tests::requirement::Requirement::StockKvm;
 use atoll_tests::scratch::Scratch;
-use atoll_tests::wait_for;
+use atoll_tests::terminal::Terminal;
+use atoll_tests::{PATIENCE, program, require, wait_for};
 
 #[test]
 fn a_console_carries_text_both_ways_and_survives_its_driver() {
@@ -65,5 +69,70 @@ fn a_named_port_answers_beside_its_console() {
             .wait_for(0, PATIENCE, |heard| heard.contains(&answer).then_some(()))
             .expect("an answer from the port");
     }
+    guest.power_off();
+}
+
+#[test]
+fn a_guests_terminal_is_as_large_as_the_one_that_is_attached() {
+    require!(StockKvm);
+    let scratch = Scratch::new();
+    let socket = scratch.join("hvc1");
+    let mut guest = Guest::builder().console(&format!("socket={}", socket.display())).boot();
+    // Open, so that it is the same terminal all the time.
+    guest.check("exec 4<> /dev/hvc1");
+    let size = |guest: &mut Guest| guest.check("stty size <&4");
+    let terminal = Terminal::new(101, 31);
+    let mut command = Command::new(program::ours("atoll"));
+    let mut seated = terminal.run(command.arg("console").arg("--attach").arg(&socket));
+    for (columns, rows) in [(101, 31), (132, 43)] {
+        terminal.resize(columns, rows);
+        let expected = format!("{rows} {columns}");
+        wait_for("the new size", || (size(&mut guest) == expected).then_some(()));
+    }
+    guest.check("echo seen > /dev/hvc1");
+    terminal.wait_shows("seen");
+    terminal.press(b"\x1dq");
+    assert!(seated.wait().success());
+    guest.power_off();
+}
+
+#[test]
+fn a_hundred_clients_during_a_guests_output_lose_and_double_nothing() {
+    require!(StockKvm);
+    // All lines are of one length.
+    let (clients, lines, first) = (100, 500, 100_000);
+    let scratch = Scratch::new();
+    let socket = scratch.join("hvc1");
+    let mut guest = Guest::builder().console(&format!("socket={}", socket.display())).boot();
+    // It prints so many lines for each that is typed: more than one client takes, less than is kept
+    // while nobody is attached.
+    guest.check(&format!(
+        "exec 5<> /dev/hvc1; stty raw -echo <&5; (from={first}; while read line; do \
+         seq $from $((from + {lines} - 1)) | cat; from=$((from + {lines})); done <&5 >&5) &"
+    ));
+    let expected: String =
+        (first..first + clients * lines).map(|line| format!("{line}\n")).collect();
+    let (mut got, mut piece) = (Vec::new(), vec![0; 4096]);
+    for client in 0..clients {
+        let mut stream = wait_for("the socket", || UnixStream::connect(&socket).ok());
+        stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+        stream.write_all(b"\n").expect("type a line");
+        // It leaves in the midst of what it has asked for.
+        let block = expected.len() / clients;
+        while got.len() < client * block + block / 2 {
+            let count = stream.read(&mut piece).expect("output");
+            assert!(count > 0, "the console was closed");
+            got.extend_from_slice(&piece[..count]);
+        }
+        stream.shutdown(Shutdown::Read).expect("want no more");
+        stream.read_to_end(&mut got).expect("what was on its way");
+    }
+    let mut last = wait_for("the socket", || UnixStream::connect(&socket).ok());
+    last.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+    let mut rest = vec![0; expected.len().saturating_sub(got.len())];
+    last.read_exact(&mut rest).expect("the rest");
+    got.extend(rest);
+    let same = got.iter().zip(expected.as_bytes()).take_while(|(a, b)| a == b).count();
+    assert_eq!((same, got.len()), (expected.len(), expected.len()), "what is the same, what came");
     guest.power_off();
 }

@@ -31,7 +31,8 @@ pub(crate) enum Measure {
     Blk,
     /// Time, exits and memory from a VMM's start to its guest's user space, beside QEMU's
     Boot,
-    /// Bytes a second through a console to a socket and back, without a guest
+    /// Bytes a second through a console to a socket and back: without a guest, then from one, beside
+    /// QEMU's
     Console,
     /// What a guest's own fio makes of its disk, beside QEMU's virtio-blk
     Fio,
@@ -60,11 +61,14 @@ pub(crate) fn main(measure: Measure) -> Result<ExitCode> {
             packages::ensure()?;
             alone(Act::Polling)
         }
-        Measure::Console => alone(Act::Console),
         Measure::Fio => with_guests(Act::Fio),
         Measure::Net => {
             packages::ensure_with(packages::DPDK)?;
             alone(Act::Net)
+        }
+        Measure::Console => {
+            alone(Act::ConsoleDriver)?;
+            with_guests(Act::Console)
         }
         Measure::Recovery => alone(Act::Recovery),
         Measure::Stall => with_guests(Act::Stall),

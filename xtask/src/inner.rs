@@ -24,8 +24,10 @@ pub(crate) enum Act {
     Blk,
     /// Time boots
     Boot,
-    /// Time consoles
+    /// Time consoles, from guests
     Console,
+    /// Time consoles, from a software driver
+    ConsoleDriver,
     /// Time a guest's requests to its disk
     Fio,
     /// Time a network card's frames
@@ -48,6 +50,7 @@ impl Act {
             Self::Blk => "blk",
             Self::Boot => "boot",
             Self::Console => "console",
+            Self::ConsoleDriver => "console-driver",
             Self::Fio => "fio",
             Self::Net => "net",
             Self::Polling => "polling",
@@ -66,6 +69,7 @@ pub(crate) fn main(act: Act) -> Result<ExitCode> {
         Act::Blk => bench::blk::measure(),
         Act::Boot => bench::boot::measure(),
         Act::Console => bench::console::measure(),
+        Act::ConsoleDriver => bench::console::driver::measure(),
         Act::Fio => bench::fio::measure(),
         Act::Net => bench::net::measure(),
         Act::Polling => bench::blk::measure_polling(),

@@ -1,104 +1,168 @@
-//! `cargo xtask bench console`: bytes a second through `atoll-console` without a guest. A software driver
-//! prints and reads with buffers as long as Linux's, beside what two of this machine's threads get through
-//! a bare socket.
+//! `cargo xtask bench console`: bytes a second between a guest and whoever is at its console's socket,
+//! under Atoll and under QEMU, in one boot of the place where guests run. A console is a terminal in the
+//! guest (`/dev/hvc1`); a named port is a file without a terminal's ways.
 
-use std::io::{Read, Write};
+pub(crate) mod driver;
+
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::ExitCode;
-use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
-use atoll_driver::{ConsoleGuest, Process};
+use anyhow::{Context, Result, ensure};
+use atoll_tests::guest::Guest;
 use atoll_tests::scratch::Scratch;
-use atoll_tests::{program, wait_for};
+use atoll_tests::{qemu, wait_for};
 
-/// What goes through for a figure.
-const BYTES: usize = 512 << 20;
+/// How long bytes go one way for a figure.
+const SECONDS: u32 = 4;
 
 /// Figures of each kind; the median counts.
-const RUNS: usize = 5;
-
-/// The length of Linux's buffers: of a terminal and of what is typed, and of what is written to a port.
-const BUFFERS: [usize; 2] = [4 << 10, 32 << 10];
+const RUNS: usize = 3;
 
 const MIB: f64 = (1 << 20) as f64;
 
-/// Measures all and prints the table.
+#[derive(Clone, Copy)]
+enum Vmm {
+    Atoll,
+    Qemu,
+}
+
+/// What is measured: which file of the guest's, which socket of ours, and which way.
+struct Row {
+    name: &'static str,
+    open: &'static str,
+    socket: &'static str,
+    out: bool,
+}
+
+const CONSOLE: &str = "exec 5<> /dev/hvc1; stty raw -echo <&5";
+const PORT: &str = "exec 5<&-; exec 5<> \
+    /dev/$(basename $(dirname $(grep -l org.atoll.bench /sys/class/virtio-ports/*/name)))";
+
+const ROWS: [Row; 4] = [
+    Row { name: "console, from the guest", open: CONSOLE, socket: "tty", out: true },
+    Row { name: "console, to the guest", open: CONSOLE, socket: "tty", out: false },
+    Row { name: "named port, from the guest", open: PORT, socket: "port", out: true },
+    Row { name: "named port, to the guest", open: PORT, socket: "port", out: false },
+];
+
+/// Measures both and prints the table.
 pub(crate) fn measure() -> Result<ExitCode> {
-    println!("MiB/s without a guest, median of {RUNS} (least to most)");
-    row("a bare Unix socket", || {
-        let (ours, theirs) = UnixStream::pair()?;
-        let began = Instant::now();
-        let reading = read_all(theirs);
-        write_all(&ours)?;
-        reading.join().ok().context("the reader has failed")??;
-        Ok(began.elapsed().as_secs_f64())
-    })?;
-    for buffer in BUFFERS {
-        let scratch = Scratch::new();
-        let [front_end, tty] = ["front-end", "tty"].map(|name| scratch.join(name));
-        let mut process = Process::spawn(
-            &program::ours("atoll-console").to_string_lossy(),
-            [format!("--socket-path={}", front_end.display()), format!("--unix={}", tty.display())],
-        )?;
-        wait_for("the process", || front_end.exists().then_some(()));
-        let mut guest = ConsoleGuest::attach(&front_end, buffer, 64)?;
-        let stream = UnixStream::connect(&tty)?;
-        row(&format!("from the driver, {} KiB buffers", buffer >> 10), || {
-            let began = Instant::now();
-            let reading = read_all(stream.try_clone()?);
-            let piece = vec![b'x'; 1 << 20];
-            for _ in 0..BYTES / piece.len() {
-                guest.print(&piece)?;
-            }
-            reading.join().ok().context("the reader has failed")??;
-            Ok(began.elapsed().as_secs_f64())
-        })?;
-        row(&format!("to the driver, {} KiB buffers", buffer >> 10), || {
-            let began = Instant::now();
-            let typed = stream.try_clone()?;
-            let typing = thread::spawn(move || write_all(&typed));
-            let mut read = 0;
-            while read < BYTES {
-                read += guest.read((BYTES - read).min(1 << 20))?.len();
-            }
-            typing.join().ok().context("the writer has failed")??;
-            Ok(began.elapsed().as_secs_f64())
-        })?;
-        process.terminate()?;
+    let atoll = rates(Vmm::Atoll)?;
+    let qemu = rates(Vmm::Qemu)?;
+    println!("MiB/s, median of {RUNS} (least to most)");
+    println!("{:<30}{:>24}{:>24}{:>10}", "", "atoll", "QEMU", "ratio");
+    for ((row, ours), theirs) in ROWS.iter().zip(&atoll).zip(&qemu) {
+        let ratio = median(ours) / median(theirs);
+        println!("{:<30}{:>24}{:>24}{ratio:>10.2}", row.name, told(ours), told(theirs));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn row(name: &str, mut measure: impl FnMut() -> Result<f64>) -> Result<()> {
-    let mut rates = Vec::new();
-    for _ in 0..RUNS {
-        rates.push(BYTES as f64 / MIB / measure()?);
-    }
-    rates.sort_by(f64::total_cmp);
-    let at = |index: usize| rates.get(index).copied().unwrap_or(f64::NAN);
-    let (least, median, most) = (at(0), at(RUNS / 2), at(RUNS - 1));
-    println!("{name:<40}{median:>10.0} ({least:.0} to {most:.0})");
-    Ok(())
+/// Sorted.
+fn median(rates: &[f64]) -> f64 {
+    rates.get(rates.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-fn read_all(mut stream: UnixStream) -> thread::JoinHandle<Result<()>> {
-    thread::spawn(move || {
-        let (mut piece, mut left) = (vec![0; 256 << 10], BYTES);
-        while left > 0 {
-            let count = stream.read(&mut piece)?;
-            anyhow::ensure!(count > 0, "the socket was closed");
-            left -= count;
+fn told(rates: &[f64]) -> String {
+    let least = rates.first().copied().unwrap_or(f64::NAN);
+    let most = rates.last().copied().unwrap_or(f64::NAN);
+    format!("{:.2} ({least:.2} to {most:.2})", median(rates))
+}
+
+/// The figures of each row.
+fn rates(vmm: Vmm) -> Result<Vec<Vec<f64>>> {
+    let scratch = Scratch::new();
+    let mut guest = vmm.boot(&scratch);
+    let mut all = Vec::new();
+    for row in &ROWS {
+        let socket = scratch.join(row.socket);
+        guest.check(row.open);
+        let mut rates = Vec::new();
+        for _ in 0..RUNS {
+            rates.push(match row.out {
+                true => from_guest(&mut guest, &socket)?,
+                false => to_guest(&mut guest, &socket)?,
+            });
         }
-        Ok(())
-    })
+        rates.sort_by(f64::total_cmp);
+        all.push(rates);
+    }
+    guest.power_off();
+    Ok(all)
 }
 
-fn write_all(mut stream: &UnixStream) -> Result<()> {
-    let piece = vec![b'x'; 64 << 10];
-    for _ in 0..BYTES / piece.len() {
-        stream.write_all(&piece)?;
+impl Vmm {
+    fn boot(self, scratch: &Scratch) -> Guest {
+        let [tty, port] = ["tty", "port"].map(|name| scratch.join(name).display().to_string());
+        let name = "org.atoll.bench";
+        match self {
+            Self::Atoll => Guest::builder()
+                .cpus(2)
+                .console(&format!("socket={tty},port={name}:socket={port}"))
+                .boot(),
+            Self::Qemu => qemu::builder()
+                .arg("-smp", "2".to_owned())
+                .arg("-chardev", format!("socket,id=tty,server=on,wait=off,path={tty}"))
+                .arg("-device", "virtconsole,chardev=tty".to_owned())
+                .arg("-chardev", format!("socket,id=port,server=on,wait=off,path={port}"))
+                .arg("-device", format!("virtserialport,chardev=port,name={name}"))
+                .boot(),
+        }
     }
-    Ok(())
+}
+
+fn connect(socket: &Path) -> Result<UnixStream> {
+    let stream = wait_for("the console's socket", || UnixStream::connect(socket).ok());
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.set_write_timeout(Some(Duration::from_secs(5)))?;
+    Ok(stream)
+}
+
+/// The guest prints as fast as it can, and we count between the first byte and the last.
+fn from_guest(guest: &mut Guest, socket: &Path) -> Result<f64> {
+    let mut stream = connect(socket)?;
+    let reading = std::thread::spawn(move || -> Result<f64> {
+        let mut piece = vec![0; 1 << 20];
+        stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+        let mut count = 0;
+        ensure!(stream.read(&mut piece)? > 0, "the console was closed");
+        let began = Instant::now();
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        let mut last = began;
+        loop {
+            match stream.read(&mut piece) {
+                Ok(0) => break,
+                Ok(more) => (count, last) = (count + more, Instant::now()),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(count as f64 / MIB / (last - began).as_secs_f64())
+    });
+    // Killed in the end, which is what is meant to happen.
+    guest.run(&format!("timeout {SECONDS} cat /dev/zero >&5"));
+    reading.join().ok().context("the reader has failed")?
+}
+
+/// We type as fast as the guest takes it, and it counts.
+fn to_guest(guest: &mut Guest, socket: &Path) -> Result<f64> {
+    let mut stream = connect(socket)?;
+    let stop = stream.try_clone()?;
+    let typing = std::thread::spawn(move || {
+        let piece = vec![b'x'; 64 << 10];
+        // Until it is closed.
+        while stream.write_all(&piece).is_ok() {}
+    });
+    let counted = guest.check(&format!("timeout {SECONDS} cat <&5 | wc -c"));
+    stop.shutdown(std::net::Shutdown::Both)?;
+    typing.join().ok().context("the writer has failed")?;
+    // The shell may say as well that it has ended something.
+    let number = counted.split_whitespace().find_map(|word| word.parse::<f64>().ok());
+    let counted = number.with_context(|| format!("wc counted nothing: {counted}"))?;
+    // What was on its way goes nowhere.
+    guest.run("timeout 2 cat <&5 > /dev/null");
+    Ok(counted / MIB / f64::from(SECONDS))
 }
