@@ -1,5 +1,7 @@
 //! Networks: packets go both ways, and arrive as they were sent.
 
+mod user;
+
 use atoll_tests::guest::Guest;
 use atoll_tests::image::{Image, md5, pattern};
 use atoll_tests::network::{Tap, iperf_server};
