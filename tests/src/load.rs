@@ -66,3 +66,10 @@ pub fn complaints(guest: &mut Guest) -> String {
 pub fn tools(root: &Path) -> String {
     format!("path={},readonly=on,id=tools", root.display())
 }
+
+/// How many bytes a test moves each way through what is fast elsewhere: a whole number of MiB.
+/// `ATOLL_TRANSFER_MIB` has more of them than a run of all tests has time for.
+pub fn transfer() -> usize {
+    let asked = std::env::var("ATOLL_TRANSFER_MIB").ok().and_then(|text| text.parse().ok());
+    asked.unwrap_or(2usize) << 20
+}

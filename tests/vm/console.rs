@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Command;
 
 use atoll_tests::console::Console;
@@ -10,7 +11,7 @@ use atoll_tests::guest::Guest;
 use atoll_tests::requirement::Requirement::StockKvm;
 use atoll_tests::scratch::Scratch;
 use atoll_tests::terminal::Terminal;
-use atoll_tests::{PATIENCE, program, require, wait_for};
+use atoll_tests::{PATIENCE, load, program, require, wait_for};
 
 #[test]
 fn a_console_carries_text_both_ways_and_survives_its_driver() {
@@ -58,9 +59,10 @@ fn a_named_port_answers_beside_its_console() {
 
     // Without udev a port has its number only; the name is what the device told.
     guest.check(
-        "port=$(basename $(dirname $(grep -l org.atoll.echo /sys/class/virtio-ports/*/name))) && \
-         (exec 3<> /dev/$port; while read line <&3; do echo \"heard $line\" >&3; done) &",
+        "port=/dev/$(basename $(dirname $(grep -l org.atoll.echo /sys/class/virtio-ports/*/name)))",
     );
+    bulk_through_a_port(&mut guest, &agent);
+    guest.check("(while read line; do echo \"heard $line\" >&3; done <&3) &");
     let mut outside = Console::connect(&agent).expect("the port's socket");
     for round in 0..3 {
         outside.type_text(&format!("round {round}\n"));
@@ -70,6 +72,31 @@ fn a_named_port_answers_beside_its_console() {
             .expect("an answer from the port");
     }
     guest.power_off();
+}
+
+/// Both ways at the same time: what the guest sends comes back to it. It keeps `$port` open as 3.
+#[track_caller]
+fn bulk_through_a_port(guest: &mut Guest, socket: &Path) {
+    let mut from = UnixStream::connect(socket).expect("the port's socket");
+    let mut to = from.try_clone().expect("clone a socket");
+    let len = load::transfer();
+    let echo = std::thread::spawn(move || {
+        let (mut piece, mut left) = (vec![0; 64 << 10], len);
+        while left > 0 {
+            let count = from.read(&mut piece).expect("read from the guest");
+            assert!(count > 0, "the port was closed with {left} bytes to come");
+            to.write_all(&piece[..count]).expect("write to the guest");
+            left -= count;
+        }
+    });
+    // No two MiB are equal, so that bytes in a wrong place show.
+    guest.check(&format!(
+        "head -c 1048572 /dev/urandom > /tmp/a && for i in $(seq 100 {}); do echo $i; cat /tmp/a; \
+         done > /tmp/sent && exec 3<> $port && (cat /tmp/sent >&3 &) && \
+         head -c {len} <&3 | cmp - /tmp/sent",
+        99 + (len >> 20)
+    ));
+    echo.join().expect("the echo");
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! A network without privileges, as a stock guest and the host see it: an address for the asking, a
-//! way out, a way in.
+//! way out, a way in, and a passt that dies.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -9,9 +9,11 @@ use atoll_tests::backend::Backend;
 use atoll_tests::guest::Guest;
 use atoll_tests::image::{md5, pattern};
 use atoll_tests::network::Tap;
-use atoll_tests::requirement::Requirement::{Program, Root};
+use atoll_tests::requirement::Requirement::{Program, Root, StockKvm};
 use atoll_tests::scratch::Scratch;
-use atoll_tests::{program, qemu, require, wait_for};
+use atoll_tests::{procfs, program, qemu, require, wait_for};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// Through a network without offloads.
 const TRANSFER: usize = 4 << 20;
@@ -27,9 +29,43 @@ const LEASE: &str = concat!(
 /// The gateway's address is the host's loopback.
 const GATEWAY: &str = "$(ip route | awk '/^default/ { print $3 }')";
 
+#[test]
+fn a_network_without_privileges_comes_back_when_passt_dies() {
+    require!(StockKvm, Root, Program("passt"));
+    // passt gives the guest what the host has, which must then have a way out.
+    let tap = Tap::new();
+    tap.be_way_out();
+    let mut guest = Guest::builder().user_net(",hostfwd=tcp:127.0.0.1:20022:22").boot();
+    let backends = guest.backends();
+    lease(&mut guest);
+    fetch(&mut guest);
+    be_asked(&mut guest);
+
+    let keeper = keeper(&guest);
+    for (passt, _) in procfs::children(keeper) {
+        kill(Pid::from_raw(i32::try_from(passt).expect("a pid")), Signal::SIGKILL).expect("kill");
+    }
+    guest.vmm().wait_to_say("lost the user-mode network of passt");
+    wait_for("another passt", || (!procfs::children(keeper).is_empty()).then_some(()));
+    // The new one has not heard of the guest, which says nothing of its own accord.
+    be_asked(&mut guest);
+    fetch(&mut guest);
+    assert_eq!(guest.backends(), backends, "no device process died of it");
+    guest.power_off();
+}
+
+/// The process that keeps passt.
+#[track_caller]
+fn keeper(guest: &Guest) -> u32 {
+    let backends = guest.backends().into_keys();
+    let keepers: Vec<_> = backends.flat_map(procfs::children).map(|(pid, _)| pid).collect();
+    assert_eq!(keepers.len(), 1, "one device has a process that keeps another");
+    keepers[0]
+}
+
 // Under QEMU it runs where the kernel's KVM can't run a stock guest.
 #[test]
-fn a_network_without_privileges_gives_an_address_and_passes_both_ways() {
+fn a_network_without_privileges_gives_an_address_and_passes_both_ways_under_qemu() {
     require!(Root, Program("qemu-system-x86_64"), Program("passt"));
     // passt gives the guest what the host has, which must then have a way out.
     let tap = Tap::new();
@@ -41,17 +77,23 @@ fn a_network_without_privileges_gives_an_address_and_passes_both_ways() {
         command
     });
     let mut guest = qemu::builder().net(net.socket()).boot();
+    lease(&mut guest);
+    fetch(&mut guest);
+    be_asked(&mut guest);
+    be_asked(&mut guest);
+    guest.power_off();
+    assert_eq!(net.stop().code, 0);
+}
+
+/// The guest takes an address, and makes what the transfers need.
+#[track_caller]
+fn lease(guest: &mut Guest) {
     guest.check(LEASE);
     guest.check(&format!(
         "dd if=/dev/urandom of=/tmp/a bs=1M count={} 2> /dev/null; \
          mkfifo /tmp/silence; sleep 1000 > /tmp/silence &",
         TRANSFER >> 20
     ));
-    fetch(&mut guest);
-    be_asked(&mut guest);
-    be_asked(&mut guest);
-    guest.power_off();
-    assert_eq!(net.stop().code, 0);
 }
 
 /// The guest gets a file from a service on the host.

@@ -112,10 +112,9 @@ fn boot(
             echo(ours, |line| reader.lock().unwrap_or_else(PoisonError::into_inner).line(line));
         }
     });
-    let kills = std::env::var(soak::KILLS).ok();
-    let patience = if kills.is_some() { SOAK } else { PATIENCE };
-    let environment: Vec<_> =
-        kills.into_iter().map(|kills| (soak::KILLS.to_owned(), kills)).collect();
+    let said = |name: &str| Some((name.to_owned(), std::env::var(name).ok()?));
+    let environment: Vec<_> = [soak::KILLS, soak::TRANSFER].into_iter().filter_map(said).collect();
+    let patience = if environment.is_empty() { PATIENCE } else { SOAK };
     let contents = Contents {
         programs,
         files: &[tests.to_path_buf()],
