@@ -12,6 +12,7 @@ pub(crate) mod traffic;
 
 mod counters;
 mod cpu;
+mod median;
 mod memory;
 mod report;
 

@@ -11,6 +11,7 @@ use atoll_tests::image::Image;
 use atoll_tests::network::Tap;
 use atoll_tests::{artifacts, procfs, program};
 
+use super::median::median;
 use super::{counters, memory};
 
 /// Boots per VMM; the median counts.
@@ -217,10 +218,4 @@ fn table(boots: &[Vec<Boot>; 3], memories: &[Memory]) {
     for (name, kib) in memories.iter().flatten() {
         println!("{name:<28}{kib:>14}");
     }
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<_> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

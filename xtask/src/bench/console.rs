@@ -15,6 +15,8 @@ use atoll_tests::guest::Guest;
 use atoll_tests::scratch::Scratch;
 use atoll_tests::{qemu, wait_for};
 
+use super::median::median;
+
 /// How long bytes go one way for a figure.
 const SECONDS: u32 = 4;
 
@@ -55,21 +57,17 @@ pub(crate) fn measure() -> Result<ExitCode> {
     println!("MiB/s, median of {RUNS} (least to most)");
     println!("{:<30}{:>24}{:>24}{:>10}", "", "atoll", "QEMU", "ratio");
     for ((row, ours), theirs) in ROWS.iter().zip(&atoll).zip(&qemu) {
-        let ratio = median(ours) / median(theirs);
+        let ratio = median(ours.iter().copied()) / median(theirs.iter().copied());
         println!("{:<30}{:>24}{:>24}{ratio:>10.2}", row.name, told(ours), told(theirs));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Sorted.
-fn median(rates: &[f64]) -> f64 {
-    rates.get(rates.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
 fn told(rates: &[f64]) -> String {
     let least = rates.first().copied().unwrap_or(f64::NAN);
     let most = rates.last().copied().unwrap_or(f64::NAN);
-    format!("{:.2} ({least:.2} to {most:.2})", median(rates))
+    format!("{:.2} ({least:.2} to {most:.2})", median(rates.iter().copied()))
 }
 
 /// The figures of each row.

@@ -9,6 +9,7 @@ use atoll_tests::guest::Guest;
 use atoll_tests::image::{Image, MIB};
 use atoll_tests::qemu;
 
+use super::median::median;
 use super::report::Report;
 
 /// Runs of each.
@@ -112,14 +113,9 @@ fn print((pattern, _, block, depth): (&str, &str, &str, u32), runs: &[Vec<Figure
     println!("{:<32}{:>10}{:>10}{:>10}{:>10}", "", "IOPS", "ratio", "p50 us", "p99 us");
     let [_, peer, _] = runs;
     for (lane, runs) in LANES.iter().zip(runs) {
-        let of = |figure: fn(&Figures) -> f64| median(runs.iter().map(figure).collect());
+        let of = |figure: fn(&Figures) -> f64| median(runs.iter().map(figure));
         let (rate, p50, p99) = (of(|run| run.rate), of(|run| run.p50), of(|run| run.p99));
-        let ratio = median(runs.iter().zip(peer).map(|(run, peer)| run.rate / peer.rate).collect());
+        let ratio = median(runs.iter().zip(peer).map(|(run, peer)| run.rate / peer.rate));
         println!("{:<32}{rate:>10.0}{ratio:>10.2}{p50:>10.0}{p99:>10.0}", lane.name);
     }
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
+use crate::bench::median::median as middle;
 use crate::bench::memory;
 use card::Card;
 use dpdk::Dpdk;
@@ -86,11 +87,10 @@ fn print(cell: &Cell, names: &[&'static str], runs: &Runs) {
     println!();
     for name in names {
         let Some(ours) = runs.get(&(*cell, *name)) else { continue };
-        let median = |of: fn(&Figures) -> f64| work::median(ours.iter().map(of));
+        let median = |of: fn(&Figures) -> f64| middle(ours.iter().map(of));
         // Of the median pair: what else the machine does meets both of it.
-        let ratio = |of: fn(&Figures) -> f64| {
-            work::median(ours.iter().zip(limits).map(|(a, b)| of(a) / of(b)))
-        };
+        let ratio =
+            |of: fn(&Figures) -> f64| middle(ours.iter().zip(limits).map(|(a, b)| of(a) / of(b)));
         let cpu = median(|run| run.cpu);
         print!("{name:<44}");
         match cell.way {

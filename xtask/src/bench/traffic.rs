@@ -17,6 +17,7 @@ use atoll_tests::{qemu, wait_for};
 use serde_json::Value;
 
 use super::cpu;
+use super::median::median;
 use crate::command;
 
 /// Turns of each.
@@ -244,14 +245,8 @@ fn print(runs: &BTreeMap<Server, Vec<Vec<f64>>>) {
         for peer in [Server::Qemu, Server::Vhost] {
             // Of the median pair: what else the machine does meets both of it.
             let pairs = of(&Server::Atoll).into_iter().zip(of(&peer)).map(|(a, b)| a / b);
-            print!("{:>14.2}", median(pairs.collect()));
+            print!("{:>14.2}", median(pairs));
         }
         println!();
     }
-}
-
-/// The one in the middle.
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -7,6 +7,7 @@ use atoll_driver::{BlkRequest, Buffer, Memory, Queue, TIMEOUT};
 
 use super::DISK;
 use super::work::Cell;
+use crate::bench::median::median as middle;
 
 /// What a run, or the median of several, came to.
 #[derive(Clone, Copy, Debug)]
@@ -22,11 +23,7 @@ pub(super) struct Figures {
 
 /// Each figure's own median.
 pub(super) fn median(runs: &[Figures]) -> Figures {
-    let middle = |of: fn(&Figures) -> f64| {
-        let mut values: Vec<_> = runs.iter().map(of).collect();
-        values.sort_by(f64::total_cmp);
-        values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-    };
+    let middle = |of: fn(&Figures) -> f64| middle(runs.iter().map(of));
     Figures {
         rate: middle(|run| run.rate),
         p50: middle(|run| run.p50),
@@ -37,9 +34,7 @@ pub(super) fn median(runs: &[Figures]) -> Figures {
 
 /// The median of what `of` is in each run beside the run of `others` in the same turn.
 pub(super) fn median_ratio(runs: &[Figures], others: &[Figures], of: fn(&Figures) -> f64) -> f64 {
-    let mut ratios: Vec<_> = runs.iter().zip(others).map(|(a, b)| of(a) / of(b)).collect();
-    ratios.sort_by(f64::total_cmp);
-    ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
+    middle(runs.iter().zip(others).map(|(a, b)| of(a) / of(b)))
 }
 
 /// Times in us at 50 and 99 percent.

@@ -76,13 +76,6 @@ impl Figures {
     }
 }
 
-/// The one in the middle.
-pub(super) fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<_> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
 /// Who plays the guest, on a wire of its own.
 pub(super) trait Contender {
     fn name(&self) -> &'static str;

@@ -7,6 +7,7 @@ use atoll_driver::Process;
 use atoll_tests::scratch::Scratch;
 
 use super::load::{self, Disk, Load};
+use crate::bench::median::median;
 
 const DEPTH: usize = 32;
 
@@ -42,7 +43,7 @@ pub(super) fn print() -> Result<()> {
     let row = |name: &str, of: fn(&Run) -> f64, sign: f64| {
         let all = |runs: &[Run]| runs.iter().map(of).collect::<Vec<_>>();
         let (with, without) = (all(&tracked), all(&untracked));
-        let ratios = with.iter().zip(&without).map(|(with, without)| with / without).collect();
+        let ratios = with.iter().zip(&without).map(|(with, without)| with / without);
         let cost = (median(ratios) - 1.0) * 100.0 * sign;
         let (with, without) = (median(with), median(without));
         println!("{name:<34}{with:>14.0}{without:>14.0}{cost:>9.1}%");
@@ -74,9 +75,4 @@ fn run(tracked: bool) -> Result<Run> {
         rate: requests / elapsed.max(Duration::from_nanos(1)).as_secs_f64(),
         cpu: cpu as f64 / requests,
     })
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
