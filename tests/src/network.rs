@@ -1,7 +1,7 @@
 //! A TAP with an address for the host's side, and the host's end of what is tested over it.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -86,6 +86,27 @@ impl Tap {
         Ipv4Addr::new(10, 77, self.subnet, 2)
     }
 
+    /// Gives the host's side an address of IPv6 as well.
+    ///
+    /// # Panics
+    /// Where there is no IPv6.
+    #[track_caller]
+    pub fn add_v6(&self) {
+        let address = format!("{}/64", self.host_v6());
+        tool("ip", ["address", "add", &address, "dev", self.name(), "nodad"]);
+    }
+
+    /// That address.
+    pub fn host_v6(&self) -> Ipv6Addr {
+        Ipv6Addr::new(0xfd77, 0, 0, self.subnet.into(), 0, 0, 0, 1)
+    }
+
+    /// The command that gives a guest's `device` an address of IPv6.
+    pub fn guest_setup_v6(&self, device: &str) -> String {
+        let address = Ipv6Addr::new(0xfd77, 0, 0, self.subnet.into(), 0, 0, 0, 2);
+        format!("ip -6 address add {address}/64 dev {device} nodad")
+    }
+
     /// The command with which a guest brings up its side on `device`.
     pub fn guest_setup(&self, device: &str) -> String {
         let address = self.guest();
@@ -158,7 +179,12 @@ impl Tap {
         &self,
         conversation: impl FnOnce(std::net::TcpStream) -> T + Send + 'static,
     ) -> (u16, JoinHandle<T>) {
-        let listener = TcpListener::bind((self.host(), 0)).expect("listen on a TAP's address");
+        // Of either family, where the host's side has both.
+        let listener = match TcpListener::bind((self.host_v6(), 0)) {
+            Ok(_both) => TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)),
+            Err(_only_v4) => TcpListener::bind((self.host(), 0)),
+        };
+        let listener = listener.expect("listen on a TAP's address");
         let port = listener.local_addr().expect("a listener has an address").port();
         let served = std::thread::spawn(move || {
             let (stream, _) = listener.accept().expect("accept the guest");
@@ -185,11 +211,11 @@ impl Stream {
     }
 }
 
-/// An iperf3 server at the host's address on `tap`.
+/// An iperf3 server at the host's address `host`.
 #[track_caller]
-pub fn iperf_server(tap: &Tap) -> Process {
+pub fn iperf_server(host: &str) -> Process {
     let mut command = Command::new(program::find("iperf3").expect("find iperf3"));
-    command.args(["--server", "--forceflush", "--bind", &tap.host().to_string()]);
+    command.args(["--server", "--forceflush", "--bind", host]);
     let server = Process::spawn(command);
     wait_for("iperf3 to listen", || server.stdout().contains("Server listening").then_some(()));
     server

@@ -1,5 +1,6 @@
 //! Networks: packets go both ways, and arrive as they were sent.
 
+mod traffic;
 mod user;
 
 use atoll_tests::guest::Guest;
@@ -51,7 +52,7 @@ fn a_debian_system_runs_iperf3_over_one_pair_of_queues_and_over_four() {
     let device = guest.check("ls /sys/class/net | grep -v '^lo$'");
     guest.check(&tap.guest_setup(&device));
 
-    let _server = iperf_server(&tap);
+    let _server = iperf_server(&tap.host().to_string());
     for pairs in [1, 4] {
         guest.check(&format!("ethtool -L {device} combined {pairs}"));
         let shown = guest.check(&format!("ethtool -l {device} | grep Combined"));

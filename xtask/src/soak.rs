@@ -1,4 +1,4 @@
-//! `cargo xtask soak`: the tests of recovery with as many deaths, and those of consoles with as
+//! `cargo xtask soak`: the tests of recovery with as many deaths, and those that move bytes with as
 //! large transfers, as a release is held to. In everyday runs the same tests make do with less.
 
 use std::process::{Command, ExitCode};
@@ -12,7 +12,7 @@ pub(crate) const KILLS: &str = "ATOLL_KILLS";
 pub(crate) const TRANSFER: &str = "ATOLL_TRANSFER_MIB";
 
 /// The modules of tests that count deaths or bytes.
-const TESTS: &[&str] = &["recovery::", "systemd::", "console::a_named"];
+const TESTS: &[&str] = &["recovery::", "systemd::", "network::traffic::", "console::a_named"];
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

@@ -130,7 +130,7 @@ impl Host {
         };
         let device = guest.check("ls /sys/class/net | grep -v '^lo$'");
         guest.check(&tap.guest_setup(&device));
-        let iperf = iperf_server(&tap);
+        let iperf = iperf_server(&tap.host().to_string());
         Self { server, guest, tap, card, _iperf: iperf, _scratch: scratch }
     }
 
