@@ -1,6 +1,7 @@
 //! What the network device tells the shared code: its features, configuration and queues.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use atoll_backend::{
     Capabilities, ConfigChange, ConfigRefused, Device, DeviceError, Identity, Kept, Link, Panel,
     Sysno, SystemCall, Worker,
 };
+use atoll_unix_socket::SocketError;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
 use virtio_bindings::virtio_ids::VIRTIO_ID_NET;
 use virtio_bindings::virtio_net::{
@@ -25,7 +27,8 @@ use crate::gate::Gate;
 use crate::offload::{Features, bit_of};
 use crate::pair::Pair;
 use crate::receive::Receive;
-use crate::stream::StreamNet;
+use crate::stream::{Connections, StreamNet};
+use crate::stream_server::StreamServer;
 use crate::transmit::Transmit;
 use crate::{DatagramError, LinkState, Mac, Options, PasstError, Tap, TapError, passt, plug};
 
@@ -63,6 +66,9 @@ pub enum OpenError {
     /// A datagram socket.
     #[error(transparent)]
     Datagrams(#[from] DatagramError),
+    /// The socket that somebody else connects to.
+    #[error(transparent)]
+    Server(#[from] SocketError),
     /// The process that connects.
     #[error("cannot start the process that connects to the network's socket")]
     Keeper(#[source] io::Error),
@@ -96,24 +102,9 @@ impl Net {
     /// [`OpenError`] when it can't be used.
     pub fn open(options: &Options, config_change: ConfigChange) -> Result<Self, OpenError> {
         let mut mac = options.mac;
-        let (attachments, pairs) = match (&options.stream, options.dgram.as_slice()) {
-            _ if options.user_net => {
-                let keeper = passt::start(&options.hostfwd)?;
-                let stream = StreamNet::new("the user-mode network of passt".to_owned(), keeper);
-                let stream = stream.map_err(OpenError::Event)?;
-                (vec![Attachment::Stream(stream)], Vec::new())
-            }
-            (Some(path), _) => {
-                let keeper = plug::start(path).map_err(OpenError::Keeper)?;
-                let stream = StreamNet::new(format!("the network at {}", path.display()), keeper);
-                let stream = stream.map_err(OpenError::Event)?;
-                (vec![Attachment::Stream(stream)], Vec::new())
-            }
-            (None, [local, remote]) => {
-                let socket = Arc::new(Datagrams::bind(local, remote)?);
-                (vec![Attachment::Datagrams(socket)], Vec::new())
-            }
-            _ => {
+        let (attachments, pairs) = match socket(options)? {
+            Some(socket) => (vec![socket], Vec::new()),
+            None => {
                 let (taps, address) = taps(options)?;
                 mac = mac.or(address);
                 let pairs = Pair::of(taps)?;
@@ -165,6 +156,27 @@ impl Net {
             }
         }
     }
+}
+
+/// The socket that the command line names in place of a TAP, if it does.
+fn socket(options: &Options) -> Result<Option<Attachment>, OpenError> {
+    let at = |path: &Path| format!("the network at {}", path.display());
+    let (what, source): (_, Box<dyn Connections>) =
+        match (&options.stream, &options.stream_server, options.dgram.as_slice()) {
+            _ if options.user_net => {
+                let passt = passt::start(&options.hostfwd)?;
+                ("the user-mode network of passt".to_owned(), Box::new(passt))
+            }
+            (Some(path), ..) => (at(path), Box::new(plug::start(path).map_err(OpenError::Keeper)?)),
+            (None, Some(path), _) => (at(path), Box::new(StreamServer::bind(path)?)),
+            (None, None, [local, remote]) => {
+                let socket = Datagrams::bind(local, remote)?;
+                return Ok(Some(Attachment::Datagrams(Arc::new(socket))));
+            }
+            (None, None, _) => return Ok(None),
+        };
+    let stream = StreamNet::new(what, source).map_err(OpenError::Event)?;
+    Ok(Some(Attachment::Stream(stream)))
 }
 
 /// Attaches to the TAP that the command line names; with the address that the guest has to have, if

@@ -20,6 +20,8 @@ use nix::sys::socket::{
     sendmsg, socketpair,
 };
 
+use crate::stream::Connections;
+
 /// A life shorter than this is a failed start, after which the next one waits.
 const SHORT: Duration = Duration::from_secs(5);
 /// The first such wait. Each is twice the one before.
@@ -46,12 +48,12 @@ impl Keeper {
             .spawn()?;
         Ok(Self(ours))
     }
+}
 
-    /// The socket of a peer that came since, if there is one.
-    ///
+impl Connections for Keeper {
     /// # Errors
     /// That of the system; `UnexpectedEof` when the keeper is gone.
-    pub(crate) fn next(&self) -> io::Result<Option<UnixStream>> {
+    fn next(&self) -> io::Result<Option<UnixStream>> {
         let mut byte = [0];
         let mut data = [IoSliceMut::new(&mut byte)];
         let mut space = nix::cmsg_space!(RawFd);
@@ -71,11 +73,8 @@ impl Keeper {
         stream.set_nonblocking(true)?;
         Ok(Some(stream))
     }
-}
 
-impl AsFd for Keeper {
-    /// Readable when there is another socket.
-    fn as_fd(&self) -> BorrowedFd<'_> {
+    fn readable(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 }

@@ -29,6 +29,7 @@ mod passt;
 mod plug;
 mod receive;
 mod stream;
+mod stream_server;
 mod tap;
 mod tap_error;
 mod transmit;

@@ -31,6 +31,7 @@ Examples:
 
   Connect to another VMM's network, or to a switch in user space:
     atoll-net --socket-path=/run/vm/net.sock --stream=/run/switch.sock
+    atoll-net --socket-path=/run/vm/net.sock --stream-server=/run/cable.sock
     atoll-net --socket-path=/run/vm/net.sock --dgram /run/a.sock /run/b.sock
 
   Give the guest a network without any privilege, and its ssh a port of the host's:
@@ -63,8 +64,8 @@ pub struct Options {
         value_name = "NAME",
         group = "network",
         required_unless_present_any = [
-            "tap_fd", "bridge", "macvtap", "stream", "dgram", "user_net", "print_capabilities",
-            "keep_passt"
+            "tap_fd", "bridge", "macvtap", "stream", "stream_server", "dgram", "user_net",
+            "print_capabilities", "keep_passt"
         ]
     )]
     pub tap: Option<String>,
@@ -88,7 +89,7 @@ pub struct Options {
         long,
         value_name = "N",
         default_value_t = 1,
-        conflicts_with_all = ["tap_fd", "stream", "dgram", "user_net"],
+        conflicts_with_all = ["tap_fd", "stream", "stream_server", "dgram", "user_net"],
         value_parser = clap::value_parser!(u16).range(1..=MAX_PAIRS)
     )]
     pub queue_pairs: u16,
@@ -97,6 +98,10 @@ pub struct Options {
     /// passt --socket; connected to again when it closes
     #[arg(long, value_name = "PATH", group = "network")]
     pub stream: Option<PathBuf>,
+
+    /// Unix stream socket to make, for one at a time to connect to, such as QEMU's -netdev stream
+    #[arg(long, value_name = "PATH", group = "network")]
+    pub stream_server: Option<PathBuf>,
 
     /// Unix datagram socket to make, and the one to send to, as of QEMU's -netdev dgram
     #[arg(long, value_names = ["LOCAL", "REMOTE"], num_args = 2, group = "network")]
@@ -109,7 +114,7 @@ pub struct Options {
 
     /// With --user-net: port of the host's that leads to one of the guest's, such as tcp:2222:22 or
     /// udp:127.0.0.1:5353:53; may be repeated
-    #[arg(long, value_name = "PROTOCOL:[ADDRESS:]PORT:PORT", conflicts_with_all = ["tap", "tap_fd", "bridge", "macvtap", "stream", "dgram"])]
+    #[arg(long, value_name = "PROTOCOL:[ADDRESS:]PORT:PORT", conflicts_with_all = ["tap", "tap_fd", "bridge", "macvtap", "stream", "stream_server", "dgram"])]
     pub hostfwd: Vec<Forward>,
 
     /// To be the process that keeps passt running, with its front on standard input.

@@ -16,7 +16,6 @@ use atoll_backend::{Reader, Received};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::header::{HEADER, MAX_FRAME};
-use crate::keeper::Keeper;
 
 /// The length before each frame, big-endian.
 const LENGTH: usize = 4;
@@ -159,6 +158,18 @@ impl Inbox {
     }
 }
 
+/// Where one connection after the other comes from.
+pub(crate) trait Connections: fmt::Debug + Send + Sync {
+    /// The next one, if it is there now.
+    ///
+    /// # Errors
+    /// When there will be no other.
+    fn next(&self) -> io::Result<Option<UnixStream>>;
+
+    /// Readable when there is another one.
+    fn readable(&self) -> BorrowedFd<'_>;
+}
+
 /// A network over one connection after the other. Clones are the same network.
 #[derive(Clone, Debug)]
 pub(crate) struct StreamNet(Arc<Shared>);
@@ -167,9 +178,9 @@ pub(crate) struct StreamNet(Arc<Shared>);
 struct Shared {
     /// What it is, for people.
     what: String,
-    keeper: Keeper,
+    source: Box<dyn Connections>,
     current: Mutex<Option<Arc<Connection>>>,
-    /// Readable after a connection was taken from the keeper, until the one who reads has it.
+    /// Readable after a connection was taken from the source, until the one who reads has it.
     taken: EventFd,
     /// One was lost since the driver came.
     lost: AtomicBool,
@@ -178,10 +189,10 @@ struct Shared {
 impl StreamNet {
     /// # Errors
     /// When the system has no more descriptors.
-    pub(crate) fn new(what: String, keeper: Keeper) -> io::Result<Self> {
+    pub(crate) fn new(what: String, source: Box<dyn Connections>) -> io::Result<Self> {
         let taken = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let (current, lost) = (Mutex::default(), AtomicBool::new(false));
-        Ok(Self(Arc::new(Shared { what, keeper, current, taken, lost })))
+        Ok(Self(Arc::new(Shared { what, source, current, taken, lost })))
     }
 
     /// The connection, if there is one now.
@@ -191,7 +202,7 @@ impl StreamNet {
     pub(crate) fn connection(&self) -> io::Result<Option<Arc<Connection>>> {
         let mut current = locked(&self.0.current);
         if current.is_none() {
-            let next = self.0.keeper.next()?;
+            let next = self.0.source.next()?;
             *current = next.map(|stream| Arc::new(Connection::new(stream)));
             if current.is_some() {
                 // It can only fail when its counter is full, and then it is readable.
@@ -218,7 +229,7 @@ impl StreamNet {
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
             *current = None;
             self.0.lost.store(true, Ordering::Release);
-            // The keeper has a copy, and looks for the end.
+            // A keeper has a copy, and looks for the end.
             let _closed = connection.stream.shutdown(Shutdown::Both);
             tracing::warn!("lost {} until it is there again: {error}", self.0.what);
         }
@@ -234,7 +245,7 @@ impl fmt::Display for StreamNet {
 impl AsFd for StreamNet {
     /// Readable when there is another connection.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.keeper.as_fd()
+        self.0.source.readable()
     }
 }
 

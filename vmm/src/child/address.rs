@@ -38,14 +38,14 @@ pub(super) fn host() -> Option<String> {
 pub(super) fn derived(to: &NetTo, origin: Origin<'_>) -> Option<String> {
     let Origin { host, vm, id } = origin;
     let vm = vm.and_then(|vm| std::path::absolute(vm).ok());
-    let here_absolute;
+    let place;
     let parts: [&[u8]; 4] = match to {
         // The host has one of that name, and one card is attached to it.
         NetTo::Tap(name) => [b"tap", host?.as_bytes(), name.as_bytes(), b""],
-        // So of a socket that is bound there.
-        NetTo::Datagrams(here, _) => {
-            here_absolute = std::path::absolute(here).ok()?;
-            [b"dgram", host?.as_bytes(), here_absolute.as_os_str().as_bytes(), b""]
+        // So of a socket that is bound there, whichever kind it is.
+        NetTo::Datagrams(here, _) | NetTo::StreamServer(here) => {
+            place = std::path::absolute(here).ok()?;
+            [b"dgram", host?.as_bytes(), place.as_os_str().as_bytes(), b""]
         }
         // Its network has nobody else.
         NetTo::User(_) => [b"user", host.unwrap_or_default().as_bytes(), b"", id.as_bytes()],

@@ -39,6 +39,8 @@ fn no_two_cards_share_an_address() {
         derived(&stream, vm("/run/mail", "net0")),
         derived(&NetTo::Datagrams("/run/a".into(), "/run/switch".into()), USUAL),
         derived(&NetTo::Datagrams("/run/b".into(), "/run/switch".into()), USUAL),
+        derived(&NetTo::StreamServer("/run/c".into()), USUAL),
+        derived(&NetTo::StreamServer("/run/d".into()), USUAL),
     ];
     let addresses: HashSet<_> = cards.iter().map(|card| card.as_deref().unwrap()).collect();
     assert_eq!(addresses.len(), cards.len(), "{addresses:?}");

@@ -117,6 +117,7 @@ fn net_arguments(net: &NetConfig, origin: Origin<'_>) -> Vec<OsString> {
         NetTo::Bridge(name) => vec![option("bridge", name)],
         NetTo::Macvtap(name) => vec![option("macvtap", name)],
         NetTo::Stream(path) => vec![option("stream", path)],
+        NetTo::StreamServer(path) => vec![option("stream-server", path)],
         NetTo::Datagrams(here, there) => vec!["--dgram".into(), here.into(), there.into()],
         NetTo::User(forwards) => {
             let forwards = forwards.iter().map(|forward| option("hostfwd", forward));

@@ -130,6 +130,9 @@ fn a_network_card_is_on_a_tap_a_socket_or_the_user_mode_network() {
     assert_eq!(to("bridge=br0").unwrap(), NetTo::Bridge("br0".into()));
     assert_eq!(to("macvtap=mv0").unwrap(), NetTo::Macvtap("mv0".into()));
     assert_eq!(to("stream=/run/net").unwrap(), NetTo::Stream("/run/net".into()));
+    assert_eq!(to("stream=/run/net,server=on").unwrap(), NetTo::StreamServer("/run/net".into()));
+    let error = to("tap=tap0,server=on").unwrap_err().to_string();
+    assert_eq!(error, "--net: server goes with stream, as in stream=HERE,server=on");
     let datagrams = NetTo::Datagrams("/run/a".into(), "/run/b".into());
     assert_eq!(to("dgram=/run/a,remote=/run/b").unwrap(), datagrams);
     for half in ["dgram=/run/a", "tap=tap0,remote=/run/b"] {

@@ -38,7 +38,7 @@ pub struct Settings {
     #[arg(long, value_name = "path=FILE[,…]", value_parser = DiskConfig::from_text)]
     pub disk: Vec<DiskConfig>,
     /// A network card, served by an atoll-net of its own:
-    /// tap=NAME|bridge=NAME|macvtap=NAME|stream=PATH|dgram=PATH,remote=PATH|user[,hostfwd=tcp:PORT:PORT[+…]]
+    /// tap=NAME|bridge=NAME|macvtap=NAME|stream=PATH[,server=on]|dgram=PATH,remote=PATH|user[,hostfwd=tcp:PORT:PORT[+…]]
     /// [,mac=M][,mtu=N][,queue-pairs=N][,sandbox=off]
     /// [,rx-bps=N][,rx-pps=N][,tx-bps=N][,tx-pps=N][,…-burst=N][,id=NAME]
     #[arg(long, value_name = "tap=NAME|user[,…]", value_parser = NetConfig::from_text)]

@@ -148,3 +148,16 @@ fn help_and_capabilities_are_printed() {
         serde_json::from_slice(&output("--print-capabilities").stdout).unwrap();
     assert_eq!(capabilities["type"], "net");
 }
+
+#[test]
+fn a_place_for_a_socket_that_is_taken_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (taken, file) = (dir.path().join("taken"), dir.path().join("file"));
+    let _listener = std::os::unix::net::UnixListener::bind(&taken).unwrap();
+    std::fs::write(&file, "precious").unwrap();
+    let serve = |path: &std::path::Path| net(&[&format!("--stream-server={}", path.display())]);
+    fails(&mut serve(&taken), FAILED, "taken is already served by process");
+    fails(&mut serve(&file), FAILED, "file exists and is not a socket; give another path or");
+    fails(&mut serve(&dir.path().join("no/where")), FAILED, "cannot listen on the socket");
+    assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+}

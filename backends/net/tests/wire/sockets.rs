@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use atoll_driver::{NetHeader, TIMEOUT, VERSION_1};
@@ -26,6 +27,13 @@ fn accept(listener: &UnixListener) -> UnixStream {
         std::thread::sleep(Duration::from_millis(5));
     };
     stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream
+}
+
+/// Connects, from the side of who waits at most so long for an answer.
+fn connect(path: &Path) -> UnixStream {
+    let stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream
 }
@@ -84,6 +92,67 @@ fn a_stream_socket_is_connected_to_whenever_somebody_serves_it() {
     while !has_ended(keepers[0]) {
         assert!(Instant::now() < deadline, "what connects lives on");
         std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_stream_socket_is_served_to_one_after_the_other() {
+    if network::enter().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cable.sock");
+    let args = [format!("--stream-server={}", path.display())];
+    let mut rig = Rig::serve(FEATURES | CTRL_VQ | GUEST_ANNOUNCE, &args);
+    let mut line = Line::open(&mut rig.device, 2);
+    rig.post(64, 1536);
+    for round in 0..3 {
+        let mut peer = connect(&path);
+        check(&mut rig, &mut peer);
+        if round > 0 {
+            assert_eq!(line.ask(&[3, 0]), OK, "to this one, which took another's place");
+        }
+        let mut next = connect(&path);
+        let to_guest = frame(GUEST_MAC, HOST_MAC, &[round; 60]);
+        say(&mut next, &to_guest);
+        check(&mut rig, &mut peer);
+        // The second one's turn comes with the end of the first, and nothing that it said is lost.
+        drop(peer);
+        assert_eq!(rig.next_packet().1, to_guest);
+        assert_eq!(rig.device.config(6, 2).unwrap(), [3, 0], "to announce itself: {round}");
+        assert_eq!(line.ask(&[3, 0]), OK);
+        check(&mut rig, &mut next);
+        // A length that no frame can have.
+        next.write_all(&[0xff; 64]).unwrap();
+        assert_eq!(next.read(&mut [0]).unwrap(), 0, "it is sent away");
+    }
+    assert!(children(rig.process.id()).is_empty(), "no other process is needed");
+    rig.process.terminate().unwrap();
+    assert!(!path.exists(), "the socket's file is left behind");
+}
+
+#[test]
+fn two_cards_are_a_cable() {
+    if network::enter().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("cable.sock");
+    let mut here = Rig::serve(FEATURES, &[format!("--stream={}", path.display())]);
+    let mut there = Rig::serve(FEATURES, &[format!("--stream-server={}", path.display())]);
+    here.post(64, 1536);
+    there.post(64, 1536);
+    let to_here = frame(GUEST_MAC, HOST_MAC, &pattern(1500));
+    let deadline = Instant::now() + TIMEOUT;
+    // What is said before the other side is there is lost.
+    while here.packet_within(Duration::from_millis(50)).is_none() {
+        there.send(NetHeader::default(), &to_here);
+        assert!(Instant::now() < deadline, "nothing comes through");
+    }
+    for len in [46, 1500] {
+        let to_there = frame(HOST_MAC, GUEST_MAC, &pattern(len));
+        here.send(NetHeader::default(), &to_there);
+        assert_eq!(there.next_packet().1, to_there);
     }
 }
 
