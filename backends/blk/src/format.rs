@@ -11,9 +11,9 @@ mod load;
 pub(crate) mod qcow2;
 mod refcounts;
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
+
+use crate::file::ImageFile;
 
 /// The format of an image, as the command line says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -27,11 +27,8 @@ pub enum Format {
 }
 
 /// Whether `file` begins as a qcow2 image does.
-pub(crate) fn looks_like_qcow2(file: &File) -> io::Result<bool> {
+pub(crate) fn looks_like_qcow2(file: &ImageFile) -> io::Result<bool> {
     let mut magic = [0; 4];
-    match file.read_exact_at(&mut magic, 0) {
-        Ok(()) => Ok(magic == header::MAGIC),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(error) => Err(error),
-    }
+    file.read_or_zero(&mut magic, 0)?;
+    Ok(magic == header::MAGIC)
 }

@@ -10,9 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use atoll_backend::make_direct;
-
 use crate::cache::Cache;
+use crate::file::ImageFile;
 use crate::format::chain::{self, ChainError, Layer};
 use crate::format::header::Defect;
 use crate::format::qcow2::{Overlay, Qcow2};
@@ -38,19 +37,13 @@ pub enum ImageError {
         /// Why not.
         source: io::Error,
     },
-    /// Its file can't be used past the page cache.
+    /// Its file, or one behind it, can't be used past the page cache.
     #[error("--cache=none does not work with the disk image {path}; --cache=writeback does")]
     NotDirect {
         /// Its path.
         path: PathBuf,
         /// Why not.
         source: io::Error,
-    },
-    /// What is not just a file of its bytes is read and written in pieces of its own.
-    #[error("--cache=none is for raw images without --snapshot, which {path} is not")]
-    DirectFormat {
-        /// Its path.
-        path: PathBuf,
     },
     /// Its sizes can't be as they were asked for.
     #[error(transparent)]
@@ -199,7 +192,8 @@ impl Image {
     pub(crate) fn open(path: &Path, opening: &Options) -> Result<Self, ImageError> {
         let failed = |source| ImageError::Open { path: path.into(), source };
         let shared = opening.read_only || opening.snapshot;
-        let file = open_file(path, shared)?;
+        let file = ImageFile::new(open_file(path, shared)?, opening.cache == Cache::None)
+            .map_err(|source| ImageError::NotDirect { path: path.into(), source })?;
         let seems_qcow2 = looks_like_qcow2(&file).map_err(failed)?;
         let qcow2 = match opening.format {
             Some(Format::Raw) => false,
@@ -209,17 +203,9 @@ impl Image {
             None if seems_qcow2 => return Err(ImageError::Guess { path: path.into() }),
             None => false,
         };
-        let own = file.try_clone().map_err(failed)?;
-        let direct = match opening.cache {
-            Cache::None if qcow2 || opening.snapshot => {
-                return Err(ImageError::DirectFormat { path: path.into() });
-            }
-            Cache::None => Some(
-                make_direct(&own)
-                    .map_err(|source| ImageError::NotDirect { path: path.into(), source })?,
-            ),
-            _ => None,
-        };
+        let raw = Raw::new(file.file().try_clone().map_err(failed)?, file.direct());
+        // Clusters are read and written around what a request leaves of the host's blocks.
+        let direct = file.direct().filter(|_| !qcow2 && !opening.snapshot);
         let needed = direct.map_or(SECTOR as u32, |direct| direct.offset);
         let geometry = Geometry::new(opening, needed)?;
         let block = u64::from(geometry.logical);
@@ -230,7 +216,7 @@ impl Image {
         });
         let storage: Box<dyn Storage> = match qcow2 {
             true => Box::new(Qcow2::new(Arc::clone(&layers), shared)),
-            false => Box::new(Raw::new(own, direct)),
+            false => Box::new(raw),
         };
         let len = storage.len().map_err(failed)?;
         if len == 0 {
@@ -240,7 +226,8 @@ impl Image {
             return Err(ImageError::Misaligned { path: path.into(), len, block });
         }
         let storage = if opening.snapshot {
-            let scratch = scratch()?;
+            // Nobody flushes it, so that it need not go anywhere but to the page cache.
+            let scratch = ImageFile::new(scratch()?, false).map_err(failed)?;
             Box::new(Overlay::create(scratch, &layers, len).map_err(failed)?)
         } else {
             storage
@@ -288,12 +275,12 @@ impl Image {
 
     fn lock(&self) -> Result<(), LockError> {
         self.layers.iter().enumerate().try_for_each(|(index, layer)| {
-            lock::lock(&layer.file, &layer.path, self.shared || index > 0)
+            lock::lock(layer.file.file(), &layer.path, self.shared || index > 0)
         })
     }
 
     fn unlock(&self) {
-        self.layers.iter().for_each(|layer| lock::unlock(&layer.file));
+        self.layers.iter().for_each(|layer| lock::unlock(layer.file.file()));
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -7,6 +7,7 @@ mod complaints;
 mod device;
 mod disk;
 mod engine;
+mod file;
 mod format;
 mod geometry;
 mod image;

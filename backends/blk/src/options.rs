@@ -29,6 +29,7 @@ Examples:
   A disk past the host's page cache, whose blocks have 4096 bytes:
       atoll-blk --socket-path=blk.sock --blk-file=/dev/vg0/guest --cache=none \\
                 --logical-block-size=4096
+      atoll-blk --socket-path=blk.sock --blk-file=vm.qcow2 --format=qcow2 --cache=none
 
   One of several guests that start from the same image and keep nothing:
       atoll-blk --socket-path=blk.sock --blk-file=base.qcow2 --format=qcow2 --snapshot
@@ -90,14 +91,14 @@ pub struct Options {
     #[command(flatten)]
     pub limits: LimitArgs,
     /// What may keep what the guest wrote before it is on stable storage. `none`: the disk's own
-    /// cache, requests go past the host's page cache; `writeback`: the page cache, until the guest
+    /// cache, requests go past the host's page cache, to backing files too; `writeback`: the page cache, until the guest
     /// flushes; `writethrough`: nothing, a write that is done is stable; `unsafe`: the page cache,
     /// and flushes are ignored. The guest may switch between the second and the third
     #[arg(long, value_name = "MODE", value_enum, default_value = "writeback")]
     pub cache: Cache,
 
     /// Size of the blocks that the guest's requests are multiples of [default: 512, or what
-    /// --cache=none needs]
+    /// --cache=none needs of a raw image]
     #[arg(long, value_name = "BYTES", value_parser = block_size)]
     pub logical_block_size: Option<u32>,
 

@@ -11,6 +11,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
+use crate::file::Aligned;
 use crate::image::ImageError;
 use crate::ranges::Range;
 use crate::storage::Storage;
@@ -163,26 +164,5 @@ impl Raw {
             left = left.saturating_sub(bytes.len() as u64);
         }
         Ok(())
-    }
-}
-
-/// Zeroes that begin at a multiple of something.
-struct Aligned {
-    bytes: Vec<u8>,
-    start: usize,
-    len: usize,
-}
-
-impl Aligned {
-    fn new(len: usize, alignment: usize) -> Self {
-        let bytes = vec![0; len.saturating_add(alignment)];
-        let start = bytes.as_ptr().align_offset(alignment);
-        Self { bytes, start, len }
-    }
-
-    /// At most `count` of them.
-    fn bytes(&mut self, count: usize) -> &mut [u8] {
-        let end = self.start.saturating_add(self.len.min(count));
-        self.bytes.get_mut(self.start..end).unwrap_or_default()
     }
 }

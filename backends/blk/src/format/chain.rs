@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::header::{Backing, Defect, Header};
+use crate::file::ImageFile;
 use crate::image::{ImageError, check_kind};
 
 /// Longer chains are slow for everybody, and a sign of a mistake.
@@ -17,7 +18,7 @@ const MAX_FILES: usize = 64;
 /// One file of a chain.
 #[derive(Debug)]
 pub(crate) struct Layer {
-    pub(crate) file: File,
+    pub(crate) file: ImageFile,
     pub(crate) path: PathBuf,
     /// Of a qcow2 file. The last file of a chain may be raw.
     pub(crate) header: Option<Header>,
@@ -86,9 +87,10 @@ pub enum ChainError {
     },
 }
 
-/// Opens what is behind the qcow2 image `file`, which comes first in the result.
+/// Opens what is behind the qcow2 image `file`, which comes first in the result; past the page cache
+/// where that goes there.
 pub(crate) fn open(
-    file: File,
+    file: ImageFile,
     path: &Path,
     permitted: &[PathBuf],
 ) -> Result<Vec<Layer>, ImageError> {
@@ -97,6 +99,7 @@ pub(crate) fn open(
         move |defect: Defect| ImageError::Qcow2 { path, defect }
     };
     let folder = fs::canonicalize(path).ok().as_deref().map(parent).map(Path::to_owned);
+    let past_cache = file.direct().is_some();
     let header = Header::load(&file).map_err(defect(path))?;
     let mut layers = vec![Layer { file, path: path.into(), header: Some(header) }];
     while let Some((of, backing)) = next(&layers) {
@@ -111,9 +114,11 @@ pub(crate) fn open(
         }
         check_kind(&real, fs::metadata(&real).map_err(failed)?.file_type())?;
         let file = File::open(&real).map_err(failed)?;
-        if layers.iter().any(|layer| same(&layer.file, &file)) {
+        if layers.iter().any(|layer| same(layer.file.file(), &file)) {
             return Err(ChainError::Loop { path: real, of }.into());
         }
+        let file = ImageFile::new(file, past_cache)
+            .map_err(|source| ImageError::NotDirect { path: real.clone(), source })?;
         let header =
             if is_qcow2 { Some(Header::load(&file).map_err(defect(&real))?) } else { None };
         if header.as_ref().is_some_and(|header| header.dirty) {

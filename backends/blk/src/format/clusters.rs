@@ -15,6 +15,7 @@ use imago::format::PreallocateMode;
 use imago::{FormatAccess, ShallowMapping};
 
 use super::host::Host;
+use crate::file::Aligned;
 use crate::ranges::Range;
 
 pub(super) type Access = FormatAccess<Host>;
@@ -63,25 +64,29 @@ impl Clusters {
     }
 
     pub(super) fn read(&self, mut offset: u64, data: &mut Writer<'_>) -> io::Result<()> {
-        let mut bytes = vec![0; data.len().min(CHUNK)];
+        let mut chunk = self.chunk(data.len());
         while !data.is_empty() {
-            let count = data.len().min(bytes.len());
-            let here = bytes.get_mut(..count).unwrap_or_default();
+            let here = chunk.bytes(data.len());
             self.get(offset, here)?;
-            data.copy_from(here);
-            offset = offset.saturating_add(count as u64);
+            offset = offset.saturating_add(data.copy_from(here) as u64);
         }
         Ok(())
     }
 
     pub(super) fn write(&self, mut offset: u64, data: &mut Reader<'_>) -> io::Result<()> {
-        let mut bytes = vec![0; data.len().min(CHUNK)];
+        let mut chunk = self.chunk(data.len());
         while !data.is_empty() {
-            let count = data.copy_to(&mut bytes);
-            self.put(offset, bytes.get(..count).unwrap_or_default())?;
-            offset = offset.saturating_add(count as u64);
+            let here = chunk.bytes(data.len());
+            let count = data.copy_to(here) as u64;
+            self.put(offset, here)?;
+            offset = offset.saturating_add(count);
         }
         Ok(())
+    }
+
+    /// Memory for a request of so many bytes, which need not be copied once more.
+    fn chunk(&self, len: usize) -> Aligned {
+        Aligned::new(len.min(CHUNK), self.access.mem_align())
     }
 
     pub(super) fn get(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::clusters::Clusters;
 use super::{chain, qcow2::Qcow2};
+use crate::file::ImageFile;
 use crate::image::ImageError;
 use crate::ranges::Range;
 use crate::storage::Storage as _;
@@ -34,7 +35,8 @@ pub fn image(path: &Path) {
 
 fn open(path: &Path) -> Result<Qcow2, ImageError> {
     let failed = |source| ImageError::Open { path: path.into(), source };
-    let file = File::options().read(true).write(true).open(path).map_err(failed)?;
+    let file = File::options().read(true).write(true).open(path);
+    let file = file.and_then(|file| ImageFile::new(file, false)).map_err(failed)?;
     let image = Qcow2::new(Arc::new(chain::open(file, path, &[])?), false);
     image.begin()?;
     Ok(image)

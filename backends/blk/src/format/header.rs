@@ -4,11 +4,10 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![warn(clippy::panic, clippy::unreachable)]
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 
-use super::load::{self, be32, be64, read_or_zero};
+use super::load::{be32, be64};
+use crate::file::ImageFile;
 
 /// "QFI" and 0xfb.
 pub(crate) const MAGIC: [u8; 4] = *b"QFI\xfb";
@@ -133,10 +132,10 @@ pub(crate) struct Header {
 
 impl Header {
     /// Reads and checks it.
-    pub(crate) fn load(file: &File) -> Result<Self, Defect> {
-        let len = load::len(file)?;
+    pub(crate) fn load(file: &ImageFile) -> Result<Self, Defect> {
+        let len = file.len()?;
         let mut start = [0; 104];
-        read_or_zero(file, &mut start, 0)?;
+        file.read_or_zero(&mut start, 0)?;
         if !start.starts_with(&MAGIC) {
             return Err(Defect::Magic);
         }
@@ -198,7 +197,7 @@ impl Header {
         within_file("its refcount table", reftable_offset, reftable_len, cluster, len)?;
 
         let mut first = vec![0; usize::try_from(cluster.min(len)).unwrap_or(0)];
-        read_or_zero(file, &mut first, 0)?;
+        file.read_or_zero(&mut first, 0)?;
         let extensions = Extensions::parse(&first, header_len)?;
         Ok(Self {
             version,
@@ -232,14 +231,14 @@ impl Header {
 
 /// Says in the image on disk whether its reference counts can be trusted. Version 2 has no place
 /// for it.
-pub(super) fn mark_dirty(file: &File, header: &Header, dirty: bool) -> io::Result<()> {
+pub(super) fn mark_dirty(file: &ImageFile, header: &Header, dirty: bool) -> io::Result<()> {
     if header.version < 3 {
         return Ok(());
     }
     // The only bit that an image we serve can have.
     let bits = if dirty { DIRTY } else { 0 };
     file.write_all_at(&bits.to_be_bytes(), INCOMPATIBLE)?;
-    file.sync_data()
+    file.file().sync_data()
 }
 
 fn check_features(incompatible: u64) -> Result<(), Defect> {

@@ -19,7 +19,7 @@ fn header() -> Vec<u8> {
 fn load(bytes: &[u8]) -> Result<Header, Defect> {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
-    Header::load(&file)
+    Header::load(&ImageFile::new(file, false).unwrap())
 }
 
 #[test]

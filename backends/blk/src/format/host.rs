@@ -5,10 +5,8 @@
 #![expect(unsafe_code, reason = "the crate's trait has unsafe functions; none is called here")]
 
 use std::fmt;
-use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
@@ -18,7 +16,8 @@ use imago::storage::drivers::CommonStorageHelper;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 
-use super::load::{self, be32, be64, read_or_zero};
+use super::load::{be32, be64};
+use crate::file::ImageFile;
 
 /// By how much a file becomes longer at once.
 const STEP: u64 = 16 << 20;
@@ -31,7 +30,7 @@ pub(super) struct Host(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    file: File,
+    file: ImageFile,
     /// Behind all that was written.
     end: AtomicU64,
     /// For a file whose bytes are to be found after a power cut.
@@ -63,24 +62,24 @@ pub(super) enum Event {
 
 impl Host {
     /// A file that is only read, or whose bytes nobody needs after a power cut.
-    pub(super) fn unordered(file: File) -> io::Result<Self> {
+    pub(super) fn unordered(file: ImageFile) -> io::Result<Self> {
         Self::new(file, None)
     }
 
     /// A qcow2 image that is written to.
-    pub(super) fn ordered(file: File) -> io::Result<Self> {
-        let len = load::len(&file)?;
+    pub(super) fn ordered(file: ImageFile) -> io::Result<Self> {
+        let len = file.len()?;
         let order = Order {
             tables: RwLock::new(tables(&file)?),
             // A block device stays as long as it is.
-            reserved: file.metadata()?.is_file().then(|| Mutex::new(len)),
+            reserved: file.file().metadata()?.is_file().then(|| Mutex::new(len)),
             settled: AtomicU64::new(len),
         };
         Self::new(file, Some(order))
     }
 
-    fn new(file: File, order: Option<Order>) -> io::Result<Self> {
-        let end = AtomicU64::new(load::len(&file)?);
+    fn new(file: ImageFile, order: Option<Order>) -> io::Result<Self> {
+        let end = AtomicU64::new(file.len()?);
         let helper = CommonStorageHelper::default();
         #[cfg(test)]
         let journal = Mutex::default();
@@ -100,7 +99,7 @@ impl Host {
             return Ok(());
         };
         let end = self.0.end.load(Ordering::Acquire);
-        self.0.file.sync_data()?;
+        self.0.file.file().sync_data()?;
         order.settled.fetch_max(end, Ordering::AcqRel);
         #[cfg(test)]
         self.note(Event::Settled);
@@ -129,7 +128,7 @@ impl Host {
         if let Some(mut reserved) = reserved.map(lock) {
             let end = self.0.end.load(Ordering::Acquire);
             if end < *reserved {
-                self.0.file.set_len(end)?;
+                self.0.file.file().set_len(end)?;
                 *reserved = end;
             }
         }
@@ -144,7 +143,7 @@ impl Host {
             && *reserved < end
         {
             let len = end.checked_next_multiple_of(STEP).ok_or(io::ErrorKind::FileTooLarge)?;
-            self.0.file.set_len(len)?;
+            self.0.file.file().set_len(len)?;
             #[cfg(test)]
             self.note(Event::Len(len));
             self.settle()?;
@@ -182,7 +181,7 @@ impl Host {
             return Err(Errno::EFBIG);
         };
         let mode = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
-        while let Err(errno) = fallocate(&self.0.file, mode, start, length) {
+        while let Err(errno) = fallocate(self.0.file.file(), mode, start, length) {
             if errno != Errno::EINTR {
                 return Err(errno);
             }
@@ -212,9 +211,9 @@ impl Order {
 }
 
 /// Where the L1 table and the refcount table of a qcow2 image are.
-fn tables(file: &File) -> io::Result<[Range<u64>; 2]> {
+fn tables(file: &ImageFile) -> io::Result<[Range<u64>; 2]> {
     let mut header = [0; HEADER as usize];
-    read_or_zero(file, &mut header, 0)?;
+    file.read_or_zero(&mut header, 0)?;
     let long = |at| be64(&header, at).unwrap_or(0);
     let word = |at| be32(&header, at).unwrap_or(0);
     let cluster = 1u64.wrapping_shl(word(20));
@@ -235,9 +234,17 @@ impl fmt::Display for Host {
     }
 }
 
-// What the functions' callers promise, alignment and that writes keep out of each other's way, is
-// of no interest here.
+// That writes keep out of each other's way, as the functions' callers promise, is of no interest
+// here, for they are whole blocks.
 impl Storage for Host {
+    fn mem_align(&self) -> usize {
+        self.0.file.memory_alignment()
+    }
+
+    fn req_align(&self) -> usize {
+        self.0.file.offset_alignment()
+    }
+
     fn size(&self) -> io::Result<u64> {
         Ok(self.0.end.load(Ordering::Acquire))
     }
@@ -245,7 +252,7 @@ impl Storage for Host {
     unsafe fn pure_readv(&self, bufv: IoVectorMut<'_>, offset: u64) -> io::Result<()> {
         let mut offset = offset;
         for mut bytes in bufv.into_inner() {
-            read_or_zero(&self.0.file, &mut bytes, offset)?;
+            self.0.file.read_or_zero(&mut bytes, offset)?;
             offset = offset.saturating_add(bytes.len() as u64);
         }
         Ok(())
@@ -288,3 +295,7 @@ impl Storage for Host {
         &self.0.helper
     }
 }
+
+#[cfg(test)]
+#[path = "host_test.rs"]
+mod tests;

@@ -2,9 +2,11 @@
 //! sector, or not at all.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use atoll_backend::DirectAlignment;
 
 use super::super::host::Event;
 use super::*;
@@ -55,8 +57,9 @@ fn qemu_img(args: &[&str]) {
     assert!(output.status.success(), "qemu-img {args:?}: {stderr}");
 }
 
-fn open(path: &Path) -> Qcow2 {
+fn open(path: &Path, direct: Option<DirectAlignment>) -> Qcow2 {
     let file = File::options().read(true).write(true).open(path).unwrap();
+    let file = ImageFile::with_alignment(file, direct);
     let image = Qcow2::new(Arc::new(chain::open(file, path, &[]).unwrap()), false);
     image.begin().unwrap();
     image
@@ -159,7 +162,12 @@ impl Life {
 
 /// Lives with the image `path`, and looks at what cuts leave of it.
 fn live(path: &Path, seed: u64) {
-    let image = open(path);
+    live_in_blocks(path, seed, None);
+}
+
+/// As above, with a file that is read and written in blocks of its own.
+fn live_in_blocks(path: &Path, seed: u64, direct: Option<DirectAlignment>) {
+    let image = open(path, direct);
     let now = contents(&image);
     let model = Model(now.iter().map(|value| BTreeSet::from([*value])).collect());
     let mut life = Life { image, now, model, dice: Dice(seed), next: 1_000_000 };
@@ -183,7 +191,7 @@ fn live(path: &Path, seed: u64) {
         let used = rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
         fs::write(&cut, &rest[..used]).unwrap();
         File::options().write(true).open(&cut).unwrap().set_len(rest.len() as u64).unwrap();
-        let image = open(&cut);
+        let image = open(&cut, direct);
         let found = contents(&image);
         for (sector, found) in found.iter().enumerate() {
             let allowed = life.model.0[sector].contains(found)
@@ -196,7 +204,7 @@ fn live(path: &Path, seed: u64) {
     }
     life.image.end();
     qemu_img(&["check", "-q", "-f", "qcow2", path.to_str().unwrap()]);
-    let image = open(path);
+    let image = open(path, direct);
     assert!(contents(&image) == life.now, "{seed}");
     image.end();
 }
@@ -220,6 +228,14 @@ fn create(dir: &Path, options: &[&str]) -> PathBuf {
     args.extend(options);
     args.extend([path.to_str().unwrap(), &len]);
     qemu_img(&args);
+    path
+}
+
+fn compressed(dir: &Path, options: &str) -> PathBuf {
+    let base = numbered(dir);
+    let path = dir.join("disk.qcow2");
+    let [from, to] = [&base, &path].map(|path| path.to_str().unwrap());
+    qemu_img(&["convert", "-c", "-O", "qcow2", "-f", "raw", "-o", options, from, to]);
     path
 }
 
@@ -258,11 +274,25 @@ fn no_compressed_byte_is_lost_to_a_power_cut() {
     {
         for seed in 1..3 {
             let dir = in_memory();
-            let base = numbered(dir.path());
-            let path = dir.path().join("disk.qcow2");
-            let [from, to] = [&base, &path].map(|path| path.to_str().unwrap());
-            qemu_img(&["convert", "-c", "-O", "qcow2", "-f", "raw", "-o", options, from, to]);
-            live(&path, seed + 1000 * (index as u64 + 1));
+            live(&compressed(dir.path(), options), seed + 1000 * (index as u64 + 1));
         }
     }
+}
+
+#[test]
+fn no_byte_is_lost_to_a_power_cut_where_the_host_takes_whole_blocks() {
+    let direct = |offset| Some(DirectAlignment { memory: 512, offset });
+    let behind = |dir: &Path, options| {
+        numbered(dir);
+        create(dir, &["-o", options, "-b", "base.raw", "-F", "raw"])
+    };
+    let dir = in_memory();
+    live_in_blocks(&behind(dir.path(), "cluster_size=64k"), 10_000, direct(512));
+    let dir = in_memory();
+    live_in_blocks(&behind(dir.path(), "compat=0.10"), 20_000, direct(4096));
+    let dir = in_memory();
+    live_in_blocks(&compressed(dir.path(), "cluster_size=4k"), 30_000, direct(4096));
+    // Several clusters, and with them tables, in one block.
+    let dir = in_memory();
+    live_in_blocks(&create(dir.path(), &["-o", "cluster_size=512"]), 40_000, direct(4096));
 }

@@ -4,7 +4,6 @@
 //! counts: of these `imago` makes no more than a cache. Who finds the mark counts the references
 //! anew; QEMU does so by itself. What refers to what is always right, see `clusters`.
 
-use std::fs::File;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -19,6 +18,7 @@ use super::clusters::{Access, Clusters};
 use super::header::{Defect, Header, mark_dirty};
 use super::host::Host;
 use super::refcounts;
+use crate::file::ImageFile;
 use crate::image::ImageError;
 use crate::ranges::Range;
 use crate::storage::Storage;
@@ -81,7 +81,7 @@ impl Qcow2 {
 }
 
 /// Makes the reference counts right, or sees that they are.
-fn settle(file: &File, path: &Path, header: &Header, dirty: bool) -> Result<(), Defect> {
+fn settle(file: &ImageFile, path: &Path, header: &Header, dirty: bool) -> Result<(), Defect> {
     header.check_writable()?;
     if !dirty {
         match refcounts::check(file, header, header.version > 2) {
@@ -175,7 +175,7 @@ pub(crate) struct Overlay(RwLock<Clusters>);
 
 impl Overlay {
     /// Over `layers`, of a disk of `len` bytes, in the temporary file `scratch`.
-    pub(crate) fn create(scratch: File, layers: &[Layer], len: u64) -> io::Result<Self> {
+    pub(crate) fn create(scratch: ImageFile, layers: &[Layer], len: u64) -> io::Result<Self> {
         let behind = stack(layers)?;
         let host = Host::unordered(scratch)?;
         let create = Driver::<Host>::create_builder(host.clone());

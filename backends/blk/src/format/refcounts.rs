@@ -5,11 +5,9 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![warn(clippy::panic, clippy::unreachable)]
 
-use std::fs::File;
-use std::os::unix::fs::FileExt;
-
 use super::header::{Defect, Header};
-use super::load::{self, read_or_zero, store, table};
+use super::load::{store, table};
+use crate::file::ImageFile;
 
 const COPIED: u64 = 1 << 63;
 const COMPRESSED: u64 = 1 << 62;
@@ -21,7 +19,7 @@ const MAX_CLUSTERS: u64 = 1 << 27;
 
 /// How often each cluster of the file is referred to.
 struct Uses<'a> {
-    file: &'a File,
+    file: &'a ImageFile,
     header: &'a Header,
     len: u64,
     counts: Vec<u16>,
@@ -33,7 +31,7 @@ struct Uses<'a> {
 
 /// Fails unless every cluster is counted as often as it is used, or more often where `leaks` do not
 /// matter.
-pub(super) fn check(file: &File, header: &Header, leaks: bool) -> Result<(), Defect> {
+pub(super) fn check(file: &ImageFile, header: &Header, leaks: bool) -> Result<(), Defect> {
     let uses = Uses::collect(file, header)?;
     if !leaks && let Some(offset) = uses.end().filter(|end| *end < uses.len) {
         return Err(Defect::Refcounts { offset });
@@ -57,7 +55,7 @@ pub(super) fn check(file: &File, header: &Header, leaks: bool) -> Result<(), Def
 }
 
 /// Counts anew, and stores the counts.
-pub(super) fn repair(file: &File, header: &Header) -> Result<(), Defect> {
+pub(super) fn repair(file: &ImageFile, header: &Header) -> Result<(), Defect> {
     let mut uses = Uses::collect(file, header)?;
     let added = uses.cover()?;
     uses.restore_copied()?;
@@ -71,22 +69,22 @@ pub(super) fn repair(file: &File, header: &Header) -> Result<(), Defect> {
     }
     // What the table refers to is there before it does.
     if added {
-        file.sync_data()?;
+        file.file().sync_data()?;
         store(file, header.reftable_offset, &uses.blocks)?;
     }
     // Behind what is in use may be what was being written, or the room that was reserved for it.
     if let Some(end) = uses.end().filter(|end| *end < uses.len)
-        && file.metadata()?.is_file()
+        && file.file().metadata()?.is_file()
     {
-        file.set_len(end)?;
+        file.file().set_len(end)?;
     }
-    file.sync_all()?;
+    file.file().sync_all()?;
     Ok(())
 }
 
 impl<'a> Uses<'a> {
-    fn collect(file: &'a File, header: &'a Header) -> Result<Self, Defect> {
-        let len = load::len(file)?;
+    fn collect(file: &'a ImageFile, header: &'a Header) -> Result<Self, Defect> {
+        let len = file.len()?;
         let clusters = len.div_ceil(header.cluster_size());
         if clusters > MAX_CLUSTERS {
             return Err(Defect::Field { field: "its file's number of clusters", value: clusters });
@@ -206,7 +204,7 @@ impl<'a> Uses<'a> {
 
     fn load_block(&self, offset: u64) -> Result<Vec<u8>, Defect> {
         let mut bytes = vec![0; self.header.cluster_size() as usize];
-        read_or_zero(self.file, &mut bytes, offset)?;
+        self.file.read_or_zero(&mut bytes, offset)?;
         Ok(bytes)
     }
 

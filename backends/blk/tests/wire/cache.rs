@@ -3,10 +3,12 @@
 use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 use atoll_driver::{BlkRequest, Buffer, Process};
 
 use crate::disk::{ALL_FEATURES, Driver, FLUSH, Image, sector_byte};
+use crate::qcow2::{Folder, assert_clean, qemu_img};
 
 const CONFIG_WCE: u64 = 1 << 11;
 const WRITEBACK: u32 = 32;
@@ -107,10 +109,10 @@ fn the_switch_is_offered_read_and_reset() {
     driver.device.write_config(WRITEBACK, &[1]).unwrap_err();
 }
 
-/// The flags with which a process has the image open.
-fn open_flags(process: &Process, image: &Image) -> Vec<i32> {
+/// The flags with which a process has a file open.
+fn open_flags(process: &Process, path: &Path) -> Vec<i32> {
     let fds = fs::read_dir(format!("/proc/{}/fd", process.id())).unwrap().flatten();
-    let of_image = fds.filter(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == image.path()));
+    let of_image = fds.filter(|fd| fs::read_link(fd.path()).is_ok_and(|to| to == path));
     let flags = |fd: fs::DirEntry| {
         let name = fd.file_name().into_string().unwrap();
         let info = fs::read_to_string(format!("/proc/{}/fdinfo/{name}", process.id())).unwrap();
@@ -120,6 +122,13 @@ fn open_flags(process: &Process, image: &Image) -> Vec<i32> {
     of_image.map(flags).collect()
 }
 
+/// Whatever a process reads from a file and writes to it goes past the page cache.
+fn assert_direct(process: &Process, path: &Path) {
+    let flags = open_flags(process, path);
+    assert!(!flags.is_empty(), "{} is not open", path.display());
+    assert!(flags.iter().all(|flags| flags & libc::O_DIRECT != 0), "{flags:?}");
+}
+
 #[test]
 fn without_a_cache_requests_go_past_the_page_cache_from_any_memory() {
     for aio in ["--aio=io_uring", "--aio=threads"] {
@@ -127,9 +136,7 @@ fn without_a_cache_requests_go_past_the_page_cache_from_any_memory() {
         let process = image.serve(&["--cache=none", aio]);
         let mut driver = Driver::attach(&image);
         driver.assert_serves();
-        let flags = open_flags(&process, &image);
-        assert!(!flags.is_empty());
-        assert!(flags.iter().all(|flags| flags & libc::O_DIRECT != 0), "{flags:?}");
+        assert_direct(&process, &image.path());
         // Memory that no disk takes: it begins at an odd address, and is in odd pieces.
         let memory = driver.memory();
         let room = memory.allocate(70_000, 4096).unwrap() + 1;
@@ -150,4 +157,92 @@ fn without_a_cache_requests_go_past_the_page_cache_from_any_memory() {
         assert!(image.read(100, 66_560) == written, "{aio}");
         assert_eq!(image.read(230, 512), [sector_byte(230); 512]);
     }
+}
+
+/// A disk over a compressed image over a raw one, none of which ends with a block of the host's, and
+/// what it holds.
+fn odd_chain(format: &str) -> (Folder, Vec<u8>) {
+    let folder = Folder::new();
+    let len = (1 << 20) + 1536;
+    let mut bytes: Vec<u8> = (0..len).map(|n| (n / 511) as u8).collect();
+    // A backing file may end within a sector.
+    let end = bytes.len() - 700;
+    fs::write(folder.path("base.raw"), &bytes[..end]).unwrap();
+    bytes[end..].fill(0);
+    if format == "qcow2" {
+        fs::write(folder.path("whole.raw"), &bytes).unwrap();
+        let paths = ["whole.raw", "base.qcow2"].map(|name| folder.path(name));
+        let [whole, base] = paths.each_ref().map(|path| path.to_str().unwrap());
+        qemu_img(&["convert", "-c", "-f", "raw", "-O", "qcow2", whole, base]);
+    }
+    let (base, disk) = (format!("base.{format}"), folder.path("disk.qcow2"));
+    let (disk, len) = (disk.to_str().unwrap(), len.to_string());
+    qemu_img(&["create", "-q", "-f", "qcow2", "-b", &base, "-F", format, disk, &len]);
+    (folder, bytes)
+}
+
+#[test]
+fn without_a_cache_a_qcow2_image_and_its_backing_files_go_past_the_page_cache() {
+    for format in ["raw", "qcow2"] {
+        let (folder, mut expected) = odd_chain(format);
+        let image = folder.path("disk.qcow2");
+        let mut process = folder.serve(&image, &["--format=qcow2", "--cache=none"]);
+        let mut driver = folder.driver();
+        let mut at = 0;
+        // Pieces that are not whole blocks of most hosts.
+        while at < expected.len() {
+            let len = (5 * 512).min(expected.len() - at);
+            let (status, found) = driver.read(at as u64 / 512, len as u32);
+            assert_eq!(status, BlkRequest::OK);
+            assert!(found == expected[at..at + len], "{format}: {len} bytes at {at}");
+            at += len;
+        }
+        for (sector, byte) in [(3, 1_u8), (200, 2), (2049, 3)] {
+            let bytes = vec![byte; 3 * 512 / if sector > 2000 { 3 } else { 1 }];
+            assert_eq!(driver.write(sector, &bytes), BlkRequest::OK);
+            let at = sector as usize * 512;
+            expected[at..at + bytes.len()].copy_from_slice(&bytes);
+        }
+        assert_direct(&process, &image);
+        assert_direct(&process, &folder.path(&format!("base.{format}")));
+        drop(driver);
+        assert!(process.terminate().unwrap().0.success());
+        assert_clean(&image);
+        let (from, to) = (image.to_str().unwrap(), folder.path("out.raw"));
+        qemu_img(&["convert", "-f", "qcow2", "-O", "raw", from, to.to_str().unwrap()]);
+        assert!(fs::read(&to).unwrap() == expected, "{format}");
+    }
+}
+
+#[test]
+fn without_a_cache_a_snapshot_reads_its_base_past_the_page_cache_and_keeps_what_is_written() {
+    let image = Image::new();
+    let process = image.serve(&["--cache=none", "--snapshot"]);
+    let mut driver = Driver::attach(&image);
+    assert_eq!(driver.write(9, &[0xcc; 1024]), BlkRequest::OK);
+    assert_eq!(driver.read(9, 1024), (BlkRequest::OK, vec![0xcc; 1024]));
+    driver.assert_serves();
+    assert_direct(&process, &image.path());
+    assert_eq!(image.read(9, 512), [sector_byte(9); 512]);
+}
+
+#[test]
+fn a_file_that_has_no_way_past_the_page_cache_is_named() {
+    // The kernel's own files have none.
+    let no_way = "/proc/version";
+    let folder = Folder::new();
+    let said = folder.refusal(no_way.as_ref(), &["--cache=none", "--read-only"]);
+    assert!(
+        said.contains("--cache=none does not work with the disk image /proc/version"),
+        "{said}"
+    );
+    let disk = folder.path("disk.qcow2");
+    let path = disk.to_str().unwrap();
+    qemu_img(&["create", "-q", "-u", "-f", "qcow2", "-b", no_way, "-F", "raw", path, "1M"]);
+    let served = folder.serve(&disk, &["--format=qcow2", "--cache=none", "--backing-dir=/proc"]);
+    let (status, said) = { served }.wait().unwrap();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert!(said.contains("/proc/version"), "{said}");
+    assert!(said.contains("--cache=writeback does"), "{said}");
 }

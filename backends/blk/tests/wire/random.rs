@@ -24,6 +24,8 @@ const DEPTH: usize = 6;
 /// The longest read or write.
 const LONGEST: u64 = 160;
 const QUEUE_SIZE: u16 = 128;
+const CACHED: &str = "--cache=writeback";
+const UNCACHED: &str = "--cache=none";
 const MQ: u64 = 1 << 12;
 const DISCARD: u64 = 1 << 13;
 const WRITE_ZEROES: u64 = 1 << 14;
@@ -255,6 +257,8 @@ struct Made {
     image: PathBuf,
     format: &'static str,
     disk: Vec<Sector>,
+    /// How it is served.
+    cache: &'static str,
 }
 
 fn empty() -> Vec<Sector> {
@@ -273,7 +277,7 @@ fn raw() -> Made {
     let folder = Folder::in_memory();
     let image = folder.path("disk.raw");
     File::create(&image).unwrap().set_len(SECTORS * SECTOR as u64).unwrap();
-    Made { folder, image, format: "raw", disk: empty() }
+    Made { folder, image, format: "raw", disk: empty(), cache: CACHED }
 }
 
 fn created(folder: Folder, options: &[&str], disk: Vec<Sector>) -> Made {
@@ -283,7 +287,7 @@ fn created(folder: Folder, options: &[&str], disk: Vec<Sector>) -> Made {
     args.extend(options);
     args.extend([image.to_str().unwrap(), &size]);
     qemu_img(&args);
-    Made { folder, image, format: "qcow2", disk }
+    Made { folder, image, format: "qcow2", disk, cache: CACHED }
 }
 
 fn plain(options: &str) -> Made {
@@ -291,8 +295,7 @@ fn plain(options: &str) -> Made {
 }
 
 /// Over a compressed image, over a raw one.
-fn chain(options: &str) -> Made {
-    let folder = Folder::in_memory();
+fn chain(folder: Folder, options: &str) -> Made {
     let (raw, disk) = numbered(&folder);
     let middle = folder.path("middle.qcow2");
     let [from, to] = [&raw, &middle].map(|path| path.to_str().unwrap());
@@ -307,17 +310,20 @@ fn over_raw() -> Made {
 }
 
 /// Written to itself, as the images are that come over the network.
-fn compressed() -> Made {
-    let folder = Folder::in_memory();
+fn compressed(folder: Folder) -> Made {
     let (raw, disk) = numbered(&folder);
     let image = folder.path("disk.qcow2");
     let [from, to] = [&raw, &image].map(|path| path.to_str().unwrap());
     qemu_img(&["convert", "-c", "-f", "raw", "-O", "qcow2", from, to]);
-    Made { folder, image, format: "qcow2", disk }
+    Made { folder, image, format: "qcow2", disk, cache: CACHED }
 }
 
 fn serve(made: &Made, queues: usize) -> Process {
-    let options = [format!("--format={}", made.format), format!("--num-queues={queues}")];
+    let options = [
+        format!("--format={}", made.format),
+        format!("--num-queues={queues}"),
+        made.cache.to_owned(),
+    ];
     made.folder.serve(&made.image, &options.each_ref().map(String::as_str))
 }
 
@@ -385,15 +391,28 @@ fn a_qcow2_disk_of_version_2_is_as_its_model_says() {
 
 #[test]
 fn a_disk_over_backing_files_is_as_its_model_says() {
-    live(&chain("compat=1.1"), 1, 41);
-    live(&chain("compat=1.1,cluster_size=4k"), 4, 42);
-    live(&chain("compat=0.10"), 4, 43);
+    live(&chain(Folder::in_memory(), "compat=1.1"), 1, 41);
+    live(&chain(Folder::in_memory(), "compat=1.1,cluster_size=4k"), 4, 42);
+    live(&chain(Folder::in_memory(), "compat=0.10"), 4, 43);
     live(&over_raw(), 1, 44);
     live(&over_raw(), 4, 45);
 }
 
 #[test]
 fn a_compressed_disk_is_as_its_model_says() {
-    live(&compressed(), 1, 51);
-    live(&compressed(), 4, 52);
+    live(&compressed(Folder::in_memory()), 1, 51);
+    live(&compressed(Folder::in_memory()), 4, 52);
+}
+
+/// Where requests can go past the page cache, which they can't everywhere in memory.
+fn uncached(made: impl FnOnce(Folder) -> Made) -> Made {
+    Made { cache: UNCACHED, ..made(Folder::new()) }
+}
+
+#[test]
+fn a_disk_past_the_page_cache_is_as_its_model_says() {
+    live(&uncached(|folder| created(folder, &["-o", "cluster_size=4k"], empty())), 4, 61);
+    live(&uncached(|folder| created(folder, &["-o", "compat=0.10"], empty())), 1, 62);
+    live(&uncached(|folder| chain(folder, "cluster_size=64k")), 4, 63);
+    live(&uncached(compressed), 1, 64);
 }
