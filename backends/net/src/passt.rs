@@ -43,6 +43,7 @@ pub(crate) fn start(forwards: &[Forward]) -> Result<Keeper, PasstError> {
 /// When the system has no more sockets, or passt is gone.
 pub fn keep(forwards: &[Forward]) -> io::Result<()> {
     let mut pauses = Pauses::new();
+    let mut told = None;
     loop {
         let (ours, theirs) = UnixStream::pair()?;
         let started = Instant::now();
@@ -61,7 +62,10 @@ pub fn keep(forwards: &[Forward]) -> io::Result<()> {
         if handed.is_err() {
             return Ok(());
         }
-        complain(status, &complaint);
+        if !status.success() && told.as_ref() != Some(&complaint) {
+            complain(status, &complaint);
+            told = Some(complaint);
+        }
         pauses.wait(started);
     }
 }
@@ -92,10 +96,8 @@ fn last_words(mut stderr: impl Read) -> String {
     lines.join("; ")
 }
 
+/// Says why passt ended; the same reason is not worth a second line.
 fn complain(status: ExitStatus, complaint: &str) {
-    if status.success() {
-        return;
-    }
     let said = if complaint.is_empty() { String::new() } else { format!(": {complaint}") };
     eprintln!("atoll-net: passt ended ({status}) and is started again{said}");
 }

@@ -21,7 +21,7 @@ use super::median::median;
 use crate::command;
 
 /// Turns of each.
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 7;
 
 /// How long one run of iperf3 takes.
 const SECONDS: u32 = 4;

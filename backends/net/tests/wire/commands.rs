@@ -74,6 +74,28 @@ fn a_passt_that_is_missing_is_named() {
 }
 
 #[test]
+fn a_passt_that_ends_again_and_again_is_complained_of_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (passt, lives) = (dir.path().join("passt"), dir.path().join("lives"));
+    let script = format!(
+        "#!/bin/sh\necho life >> {0}\n[ $(wc -l < {0}) -gt 3 ] && echo other words >&2 || echo no route >&2\nexit 1\n",
+        lives.display()
+    );
+    // Not written by this process: a child of another test's might hold it open for writing, and
+    // then it can't be started.
+    let write = format!("printf %s \"$0\" > {0} && chmod +x {0}", passt.display());
+    assert!(Command::new("sh").args(["-c", &write, &script]).status().unwrap().success());
+    let path = format!("{}:{}", dir.path().display(), std::env::var("PATH").unwrap());
+    let socket = format!("--socket-path={}", dir.path().join("net.sock").display());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_atoll-net"));
+    command.args([&socket, "--user-net"]).env("PATH", path).stdin(Stdio::null());
+    let mut process = Process::run(&mut command).unwrap();
+    process.wait_for_log("other words").unwrap();
+    let (_, stderr) = process.terminate().unwrap();
+    assert_eq!(stderr.matches("is started again: no route").count(), 1, "{stderr}");
+}
+
+#[test]
 fn an_interface_that_is_no_tap_is_named() {
     if network::enter().is_some() {
         fails(&mut net(&["--tap=lo"]), FAILED, "interface lo is not a TAP");
