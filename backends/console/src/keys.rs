@@ -1,16 +1,14 @@
-//! What was typed and is on its way into the pipe to the guest, bounded.
+//! What was typed and is on its way to the guest, bounded.
 
-use std::os::fd::BorrowedFd;
+use atoll_backend::Writer;
 
-use nix::errno::Errno;
-use nix::unistd::write;
+/// What is kept at most.
+const CAPACITY: usize = 64 * 1024;
 
-use crate::outlet::Outlet;
+/// What is read at once at least, as far as it is there.
+const LEAST: usize = 4 * 1024;
 
-/// What is read at once: all that a pipe holds.
-const CHUNK: usize = 64 * 1024;
-
-/// One buffer, filled only when it is empty.
+/// One buffer, filled from its start.
 pub(crate) struct Keys {
     buffer: Box<[u8]>,
     start: usize,
@@ -19,37 +17,35 @@ pub(crate) struct Keys {
 
 impl Keys {
     pub(crate) fn new() -> Self {
-        Self { buffer: vec![0; CHUNK].into_boxed_slice(), start: 0, end: 0 }
+        Self { buffer: vec![0; CAPACITY].into_boxed_slice(), start: 0, end: 0 }
     }
 
-    /// Whether everything was passed on, so that more may be read.
+    /// Whether everything was passed on.
     pub(crate) fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
-    /// Takes what was typed. False at the end of it.
-    pub(crate) fn read_from(&mut self, outlet: &mut dyn Outlet) -> bool {
-        if !self.is_empty() {
-            return true;
-        }
-        match outlet.read(&mut self.buffer) {
-            Ok(Some(count)) => {
-                (self.start, self.end) = (0, count);
-                true
-            }
-            Err(Errno::EAGAIN | Errno::EINTR) => true,
-            Ok(None) | Err(_) => false,
-        }
+    /// Whether more may be read.
+    pub(crate) fn has_room(&self) -> bool {
+        self.end.saturating_sub(self.start) <= CAPACITY.saturating_sub(LEAST)
     }
 
-    /// Passes on as much as `pipe` has room for.
-    pub(crate) fn write_to(&mut self, pipe: BorrowedFd<'_>) {
-        let typed = self.buffer.get(self.start..self.end).unwrap_or_default();
-        // What does not fit is tried again when it does.
-        if !typed.is_empty()
-            && let Ok(count) = write(pipe, typed)
-        {
-            self.start = self.start.saturating_add(count);
-        }
+    /// Takes what `read` reads, behind what is there. Returns what it returns.
+    pub(crate) fn fill<E>(
+        &mut self,
+        read: impl FnOnce(&mut [u8]) -> Result<Option<usize>, E>,
+    ) -> Result<Option<usize>, E> {
+        self.buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end.saturating_sub(self.start));
+        let typed = read(self.buffer.get_mut(self.end..).unwrap_or_default())?;
+        self.end = self.end.saturating_add(typed.unwrap_or(0));
+        Ok(typed)
+    }
+
+    /// Passes on as much as there is room for.
+    pub(crate) fn copy_to(&mut self, room: &mut Writer<'_>) -> usize {
+        let copied = room.copy_from(self.buffer.get(self.start..self.end).unwrap_or_default());
+        self.start = self.start.saturating_add(copied);
+        copied
     }
 }

@@ -2,14 +2,16 @@
 //! Sockets to the front-end, rings and signals are the shared crate's.
 //!
 //! ```text
-//!  guest ─► transmit worker ─► pipe ─► line thread ─► terminal, pty, socket or file
-//!  guest ◄─ receive worker  ◄─ pipe ◄─ line thread ◄─┘
+//!  guest ─► transmit worker ─► history ─► terminal, pty, socket or file
+//!  guest ◄─ receive worker  ◄─ keys    ◄─┘
 //! ```
 //!
-//! The pipes are all that the workers know of the outside, so a ring can stop and start, and
-//! somebody can attach and detach, without either noticing the other. There is a line for each port;
-//! which ports there are, and which are open, is what the control queues are for.
+//! A line is what is between a port's two rings and its outlet, whoever carries it: the rings' threads
+//! while they run, else a thread of the line's own. So a ring can stop and start, and somebody can attach
+//! and detach, without either noticing the other. There is a line for each port; which ports there are,
+//! and which are open, is what the control queues are for.
 
+mod carrier;
 mod control;
 mod control_queues;
 mod device;
@@ -25,6 +27,7 @@ mod ports;
 mod readers;
 mod receive;
 mod transmit;
+mod watch;
 mod window;
 
 pub use device::{CAPABILITIES, Console};

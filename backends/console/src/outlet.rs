@@ -1,4 +1,4 @@
-//! Where a console's bytes go and come from, as the line's thread sees it.
+//! Where a console's bytes go and come from, as the line sees it.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -17,8 +17,8 @@ pub(crate) trait Outlet: Send {
     /// Where output goes: everybody who reads.
     fn readers(&self) -> Vec<(ReaderId, BorrowedFd<'_>)>;
 
-    /// Where keys come from, while there may be any. One may type at a time.
-    fn input(&self) -> Option<BorrowedFd<'_>>;
+    /// Where keys come from, while there may be any, and whose they are. One may type at a time.
+    fn input(&self) -> Option<(ReaderId, BorrowedFd<'_>)>;
 
     /// Takes what was typed; `None` at the end of it. Called when there is [`input`](Self::input).
     fn read(&mut self, keys: &mut [u8]) -> nix::Result<Option<usize>>;

@@ -1,14 +1,13 @@
 //! One port: the console itself, or a named one. Its line, and the workers of its two queues.
 
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 
 use atoll_backend::ConfigChange;
-use nix::fcntl::OFlag;
-use nix::unistd::pipe2;
 
-use crate::line::{Line, Watcher};
+use crate::carrier::Watcher;
+use crate::line::Line;
 use crate::outlet::{OpenError, Outlet};
 use crate::ports::{Gate, Ports};
 use crate::receive::Receive;
@@ -17,10 +16,9 @@ use crate::window::{Size, Window};
 
 /// A stream of bytes each way.
 pub(crate) struct Port {
-    line: Mutex<Line>,
-    /// The workers' ends of the pipes.
-    keys: Arc<OwnedFd>,
-    output: Arc<OwnedFd>,
+    line: Arc<Line>,
+    /// The line's own, once it is started.
+    thread: Mutex<Option<JoinHandle<()>>>,
     /// How much of the first chain that the driver made available was printed before the ring
     /// stopped.
     printed: Arc<AtomicUsize>,
@@ -66,32 +64,30 @@ impl Port {
         watcher: PortWatcher,
         replay: bool,
     ) -> Result<Self, OpenError> {
-        let failed = |doing| move |errno| OpenError::System { doing, source: errno };
-        let pipe = || pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(failed("make a pipe"));
-        let ((keys, keys_in), (output_out, output)) = (pipe()?, pipe()?);
+        let failed = |source| OpenError::System { doing: "make what a port waits with", source };
         // The console's driver has nothing to say of whether somebody reads it.
         let gate = watcher.ports.as_ref().filter(|_| watcher.id > 0);
         let gate = gate.map(|ports| ports.gate(watcher.id));
-        let line = Line::new(outlet, output_out, keys_in, Box::new(watcher), replay)
-            .map_err(|error| OpenError::Thread { source: error })?;
-        let (keys, output) = (Arc::new(keys), Arc::new(output));
-        Ok(Self { line: Mutex::new(line), keys, output, printed: Arc::default(), gate })
+        let line = Line::new(outlet, Box::new(watcher), replay).map_err(failed)?;
+        let (line, thread) = (Arc::new(line), Mutex::default());
+        Ok(Self { line, thread, printed: Arc::default(), gate })
     }
 
     /// Starts to serve it.
     pub(crate) fn start(&self) -> Result<(), OpenError> {
-        let started = self.line.lock().unwrap_or_else(PoisonError::into_inner).start();
-        started.map_err(|source| OpenError::Thread { source })
+        let started = self.line.start().map_err(|source| OpenError::Thread { source })?;
+        *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(started);
+        Ok(())
     }
 
     /// What serves its receive queue.
     pub(crate) fn receive(&self) -> Receive {
-        Receive::new(Arc::clone(&self.keys), self.gate.clone())
+        Receive::new(Arc::clone(&self.line), self.gate.clone())
     }
 
     /// What serves its transmit queue.
     pub(crate) fn transmit(&self) -> Transmit {
-        Transmit::new(Arc::clone(&self.output), Arc::clone(&self.printed))
+        Transmit::new(Arc::clone(&self.line), Arc::clone(&self.printed))
     }
 
     /// The driver forgets what it has in its rings.
@@ -102,6 +98,9 @@ impl Port {
 
 impl Drop for Port {
     fn drop(&mut self) {
-        self.line.get_mut().unwrap_or_else(PoisonError::into_inner).stop();
+        self.line.stop();
+        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        // It does not panic; if it did, the process is gone.
+        let _ended = thread.map(JoinHandle::join);
     }
 }

@@ -1,51 +1,63 @@
-//! Keys for the guest: from the pipe straight into the buffers that the driver made available.
+//! Keys for the guest: from the outlet into the buffers that the driver made available.
 
-use std::io::ErrorKind;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use atoll_backend::{Vring, VringError, Wait, Worker};
 use nix::poll::PollFlags;
 
+use crate::line::{Line, Served};
 use crate::ports::Gate;
 
 /// The worker of the receive queue.
 pub(crate) struct Receive {
-    keys: Arc<OwnedFd>,
+    line: Arc<Line>,
+    _served: Served,
     /// Of a port that a program in the guest opens and closes: Linux drops what comes while it is
     /// closed.
     gate: Option<Gate>,
 }
 
 impl Receive {
-    pub(crate) fn new(keys: Arc<OwnedFd>, gate: Option<Gate>) -> Self {
-        Self { keys, gate }
+    pub(crate) fn new(line: Arc<Line>, gate: Option<Gate>) -> Self {
+        let served = Served::new(&line, |line| &line.receiving);
+        Self { line, _served: served, gate }
     }
 }
 
 impl Worker for Receive {
     fn serve(&mut self, vring: &mut Vring) -> Result<Wait<'_>, VringError> {
-        while let Some(chain) = vring.next()? {
+        let mut carrier = self.line.carrier();
+        carrier.read_keys();
+        let mut wait = loop {
+            // No buffer: the keys wait here, and behind them whoever types more.
+            let Some(chain) = vring.next()? else { break Wait::kick() };
+            let Some(mut room) = chain.writer().ok().filter(|room| !room.is_empty()) else {
+                // Broken, or of no use: the driver gets it back unused.
+                vring.complete(chain, 0)?;
+                continue;
+            };
             if let Some(opens) = self.gate.as_ref().and_then(Gate::closed) {
                 vring.give_back(chain)?;
-                return Ok(Wait::no_kick().on(opens, PollFlags::POLLIN));
+                break Wait::no_kick().on(opens, PollFlags::POLLIN);
             }
-            let read = match chain.writer() {
-                Ok(mut room) if !room.is_empty() => room.read_from(self.keys.as_fd()),
-                // Broken, or of no use: the driver gets it back unused.
-                _ => Ok(0),
-            };
-            match read {
-                // A pipe holds less than 4 GiB.
-                Ok(count) => vring.complete(chain, count as u32)?,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            if !carrier.has_keys() {
+                // While more is read the driver may look at what it has.
+                vring.call_if_wanted()?;
+            }
+            match carrier.pass_keys(&mut room) {
+                0 => {
                     vring.give_back(chain)?;
-                    return Ok(Wait::no_kick().on(self.keys.as_fd(), PollFlags::POLLIN));
+                    break Wait::no_kick();
                 }
-                Err(error) => return Err(VringError::Device(error.into())),
+                // A chain describes less than 4 GiB.
+                count => vring.complete(chain, count as u32)?,
             }
+        };
+        carrier.settle();
+        if carrier.has_room_for_keys() {
+            wait = wait.on(self.line.watches.input.as_fd(), PollFlags::POLLIN);
         }
-        // No buffer: the keys wait in the pipe, and behind it whoever types them.
-        Ok(Wait::kick())
+        Ok(wait)
     }
 }

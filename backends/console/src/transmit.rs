@@ -1,54 +1,86 @@
-//! What the guest prints: from its buffers straight into the pipe, at the pace of who reads it.
+//! What the guest prints: from its buffers to whoever reads it, at their pace.
 
-use std::io::ErrorKind;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use atoll_backend::{Chain, Vring, VringError, Wait, Worker};
+use atoll_backend::{Vring, VringError, Wait, Worker};
 use nix::poll::PollFlags;
+
+use crate::carrier::Carrier;
+use crate::line::{Line, Served};
+
+/// How much is taken before it is delivered.
+const BATCH: usize = 64 * 1024;
 
 /// The worker of the transmit queue.
 pub(crate) struct Transmit {
-    output: Arc<OwnedFd>,
+    line: Arc<Line>,
+    _served: Served,
     /// How much of the next chain is printed already. It outlives the worker, so that a chain
     /// that was given back half printed is not printed twice.
     printed: Arc<AtomicUsize>,
 }
 
+/// How far the chains that were there have got.
+enum Taken {
+    /// Some, and there may be more.
+    Some,
+    /// All.
+    All,
+    /// Up to one that is there still, in part.
+    Part,
+}
+
 impl Transmit {
-    pub(crate) fn new(output: Arc<OwnedFd>, printed: Arc<AtomicUsize>) -> Self {
-        Self { output, printed }
+    pub(crate) fn new(line: Arc<Line>, printed: Arc<AtomicUsize>) -> Self {
+        let served = Served::new(&line, |line| &line.transmitting);
+        Self { line, _served: served, printed }
     }
 
-    /// Prints what is left of `chain`. False when the pipe is full before its end.
-    fn print(&self, chain: &Chain) -> Result<bool, VringError> {
-        let Ok(mut bytes) = chain.reader() else {
-            tracing::debug!("a broken chain");
-            return Ok(true);
-        };
-        bytes.skip(self.printed.load(Ordering::Relaxed).min(bytes.len()));
-        while !bytes.is_empty() {
-            match bytes.write_to(self.output.as_fd()) {
-                Ok(count) => self.printed.fetch_add(count, Ordering::Relaxed),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(VringError::Device(error.into())),
-            };
+    /// Takes what the guest printed, up to a batch of it.
+    fn take(&self, vring: &mut Vring, carrier: &mut Carrier) -> Result<Taken, VringError> {
+        let mut taken = 0_usize;
+        while taken < BATCH {
+            let Some(chain) = vring.next()? else { return Ok(Taken::All) };
+            if let Ok(mut bytes) = chain.reader() {
+                bytes.skip(self.printed.load(Ordering::Relaxed));
+                let count = carrier.print(&mut bytes);
+                taken = taken.saturating_add(count);
+                if !bytes.is_empty() {
+                    self.printed.fetch_add(count, Ordering::Relaxed);
+                    vring.give_back(chain)?;
+                    return Ok(Taken::Part);
+                }
+            } else {
+                tracing::debug!("a broken chain");
+            }
+            self.printed.store(0, Ordering::Relaxed);
+            vring.complete(chain, 0)?;
         }
-        Ok(true)
+        Ok(Taken::Some)
     }
 }
 
 impl Worker for Transmit {
     fn serve(&mut self, vring: &mut Vring) -> Result<Wait<'_>, VringError> {
-        while let Some(chain) = vring.next()? {
-            if !self.print(&chain)? {
-                vring.give_back(chain)?;
-                return Ok(Wait::no_kick().on(self.output.as_fd(), PollFlags::POLLOUT));
+        let mut carrier = self.line.carrier();
+        let wait = loop {
+            let taken = self.take(vring, &mut carrier)?;
+            // While this is delivered the driver may print more.
+            vring.call_if_wanted()?;
+            carrier.settle();
+            match taken {
+                Taken::Some => {}
+                Taken::All => break Wait::kick(),
+                Taken::Part if carrier.room() > 0 => break Wait::no_kick().within(Duration::ZERO),
+                // For the slowest reader, as long as there is patience with it.
+                Taken::Part => {
+                    break Wait::no_kick().within(carrier.patience().unwrap_or_default());
+                }
             }
-            self.printed.store(0, Ordering::Relaxed);
-            vring.complete(chain, 0)?;
-        }
-        Ok(Wait::kick())
+        };
+        Ok(wait.on(self.line.watches.full.as_fd(), PollFlags::POLLIN))
     }
 }

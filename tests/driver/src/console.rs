@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{Buffer, Error, FrontEnd, Memory, Queue, TIMEOUT, VERSION_1};
+use crate::{Buffer, EVENT_IDX, Error, FrontEnd, Memory, Queue, TIMEOUT, VERSION_1};
 
 /// virtio 1.3 §5.3.2
 const RECEIVE: usize = 0;
@@ -33,7 +33,7 @@ impl ConsoleGuest {
     pub fn attach(socket: &Path, buffer: usize, count: u16) -> Result<Self, Error> {
         let room = buffer.next_power_of_two() as u64 * u64::from(count) * 2;
         let mut device = FrontEnd::connect(socket, Memory::new(room + (1 << 20))?)?;
-        device.negotiate(VERSION_1 | F_SIZE)?;
+        device.negotiate(VERSION_1 | EVENT_IDX | F_SIZE)?;
         let size = count.next_power_of_two();
         let receive = device.start_queue(RECEIVE, size)?;
         let transmit = device.start_queue(TRANSMIT, size)?;

@@ -23,7 +23,7 @@ impl Outlet for LogFile {
         self.0.iter().map(|file| (0, file.as_fd())).collect()
     }
 
-    fn input(&self) -> Option<BorrowedFd<'_>> {
+    fn input(&self) -> Option<(ReaderId, BorrowedFd<'_>)> {
         None
     }
 

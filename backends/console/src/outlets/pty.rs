@@ -73,11 +73,11 @@ impl Pty {
 
 impl Outlet for Pty {
     fn readers(&self) -> Vec<(ReaderId, BorrowedFd<'_>)> {
-        self.input().map(|fd| (self.attachments, fd)).into_iter().collect()
+        self.input().into_iter().collect()
     }
 
-    fn input(&self) -> Option<BorrowedFd<'_>> {
-        self.attached.then(|| self.master.as_fd())
+    fn input(&self) -> Option<(ReaderId, BorrowedFd<'_>)> {
+        self.attached.then(|| (self.attachments, self.master.as_fd()))
     }
 
     fn read(&mut self, keys: &mut [u8]) -> nix::Result<Option<usize>> {

@@ -69,8 +69,9 @@ impl Outlet for Socket {
         reading.map(|client| (client.id, client.stream.as_fd())).collect()
     }
 
-    fn input(&self) -> Option<BorrowedFd<'_>> {
-        self.clients.iter().find(|client| client.sending).map(|client| client.stream.as_fd())
+    fn input(&self) -> Option<(ReaderId, BorrowedFd<'_>)> {
+        let sending = self.clients.iter().find(|client| client.sending);
+        sending.map(|client| (client.id, client.stream.as_fd()))
     }
 
     fn read(&mut self, keys: &mut [u8]) -> nix::Result<Option<usize>> {

@@ -59,8 +59,8 @@ impl Outlet for Stdio {
         self.output.iter().map(|output| (0, output.as_fd())).collect()
     }
 
-    fn input(&self) -> Option<BorrowedFd<'_>> {
-        self.input.as_ref().map(AsFd::as_fd)
+    fn input(&self) -> Option<(ReaderId, BorrowedFd<'_>)> {
+        self.input.as_ref().map(|input| (0, input.as_fd()))
     }
 
     fn read(&mut self, keys: &mut [u8]) -> nix::Result<Option<usize>> {

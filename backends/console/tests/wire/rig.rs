@@ -74,6 +74,18 @@ impl Rig {
         device
     }
 
+    /// How often the thread `name` has gone to sleep.
+    pub(crate) fn switches_of(&self, name: &str) -> u64 {
+        let tasks = format!("/proc/{}/task", self.process.id());
+        let statuses = std::fs::read_dir(tasks).unwrap().map(|task| {
+            std::fs::read_to_string(task.unwrap().path().join("status")).unwrap_or_default()
+        });
+        let named = |status: &String| status.starts_with(&format!("Name:\t{name}\n"));
+        let status = statuses.into_iter().find(named).expect("a thread of that name");
+        let switches = status.split_once("\nvoluntary_ctxt_switches:").unwrap().1;
+        switches.lines().next().unwrap().trim().parse().unwrap()
+    }
+
     /// SIGTERM ends it well.
     pub(crate) fn terminate(&mut self) {
         let (status, stderr) = self.process.terminate().unwrap();

@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use atoll_driver::TIMEOUT;
+use atoll_driver::{Buffer, TIMEOUT};
 use nix::pty::{OpenptyResult, Winsize, openpty};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
-use crate::rig::{F_SIZE, MOMENT, Rig, connect, eventually, pattern, reader};
+use crate::rig::{F_SIZE, MOMENT, RECEIVE, Rig, TRANSMIT, connect, eventually, pattern, reader};
 
 const MIB: usize = 1 << 20;
 
@@ -358,6 +358,50 @@ fn sixty_four_mebibytes_pass_each_way_at_the_same_time() {
     reading.join().unwrap();
     writing.join().unwrap();
     rig.terminate();
+}
+
+#[test]
+fn bytes_wake_no_thread_but_that_of_their_ring() {
+    let mut rig = start();
+    let mut client = attached(&mut rig);
+    // The line's thread may have waited for keys since before there was a ring for them.
+    client.write_all(b"!").unwrap();
+    assert_eq!(rig.guest.read(1), b"!");
+    thread::sleep(MOMENT);
+    let before = rig.switches_of("line");
+    let bytes = pattern(256 << 10);
+    for piece in bytes.chunks(1 << 10) {
+        rig.guest.print(piece);
+        let mut got = vec![0; piece.len()];
+        client.read_exact(&mut got).unwrap();
+        client.write_all(&got).unwrap();
+        assert!(rig.guest.read(piece.len()) == piece);
+    }
+    // And a reader that has to be waited for.
+    let slow = reader(client, 4 * MIB);
+    rig.guest.print(&pattern(4 * MIB));
+    slow.join().unwrap();
+    let woken = rig.switches_of("line") - before;
+    assert!(woken < 8, "the line's thread woke {woken} times");
+}
+
+#[test]
+fn who_types_and_leaves_at_a_guest_that_takes_no_keys_keeps_nobody_out() {
+    let mut rig = start();
+    let mut device = rig.reconnect();
+    // No buffer for keys is made available.
+    let _receive = device.start_queue(RECEIVE, 64).unwrap();
+    let mut transmit = device.start_queue(TRANSMIT, 64).unwrap();
+    for _ in 0..40 {
+        client(&rig).write_all(b"key").unwrap();
+    }
+    let mut last = client(&rig);
+    let address = device.memory().put(b"news").unwrap();
+    transmit.submit(&[Buffer::readable(address, 4)]).unwrap();
+    transmit.wait(TIMEOUT).unwrap();
+    let mut got = [0; 4];
+    last.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"news");
 }
 
 /// A terminal with a window of this size: its two ends.

@@ -192,6 +192,41 @@ fn the_escape_ends_it_with_a_code_of_its_own() {
 }
 
 #[test]
+fn keys_wait_in_order_for_a_guest_that_takes_none_yet() {
+    let terminal = Terminal::new();
+    let mut rig = start(&terminal);
+    eventually("raw mode", || terminal.is_raw().then_some(()));
+    // Far more than the guest has buffers for. None of them begins the escape.
+    let typed: Vec<_> = pattern(100 << 10).into_iter().map(|key| key | 0x80).collect();
+    let (mut person, keys) = (terminal.person.try_clone().unwrap(), typed.clone());
+    let typing = std::thread::spawn(move || person.write_all(&keys).unwrap());
+    eventually("keys to fill all that waits", || {
+        let before = rig.process.cpu_nanoseconds().unwrap();
+        std::thread::sleep(crate::rig::MOMENT);
+        (rig.process.cpu_nanoseconds().unwrap() == before).then_some(())
+    });
+    assert!(rig.guest.read(typed.len()) == typed, "the input differs");
+    typing.join().unwrap();
+    rig.terminate();
+}
+
+#[test]
+fn files_do_as_well_though_nothing_can_be_waited_for_at_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let [script, log] = ["script", "log"].map(|name| dir.path().join(name));
+    let typed = pattern(200 << 10);
+    std::fs::write(&script, &typed).unwrap();
+    let mut command = command(dir.path(), ["--stdio"]);
+    command.stdin(File::open(&script).unwrap()).stdout(File::create(&log).unwrap());
+    let mut rig = Rig::run(dir, &mut command);
+    assert!(rig.guest.read(typed.len()) == typed, "the input differs");
+    let printed = pattern(300 << 10);
+    rig.guest.print(&printed);
+    rig.terminate();
+    assert!(std::fs::read(log).unwrap() == printed, "the output differs");
+}
+
+#[test]
 fn what_is_no_terminal_has_no_escape() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = command(dir.path(), ["--stdio"]);
