@@ -24,7 +24,10 @@ pub(super) struct Pty {
     name: PathBuf,
     /// Told when somebody opens the other end. Without, one would have to look again and again.
     opens: Inotify,
-    attached: bool,
+    /// Somebody has the other end open, and reads.
+    reading: bool,
+    /// There may be keys, of somebody who is there or has left.
+    sending: bool,
     /// How often somebody has attached.
     attachments: ReaderId,
     _link: Option<OwnName>,
@@ -55,8 +58,15 @@ impl Pty {
         let link = link.map(|link| make_link(link, &name)).transpose()?;
         // Not a log line: whoever asked for a pseudo-terminal needs its name.
         eprintln!("atoll-console: {what} is at {name}");
-        let (name, attached, attachments) = (PathBuf::from(name), false, 0);
-        let mut pty = Self { master, name, opens, attached, attachments, _link: link };
+        let mut pty = Self {
+            master,
+            name: PathBuf::from(name),
+            opens,
+            reading: false,
+            sending: false,
+            attachments: 0,
+            _link: link,
+        };
         pty.check();
         Ok(pty)
     }
@@ -73,11 +83,11 @@ impl Pty {
 
 impl Outlet for Pty {
     fn readers(&self) -> Vec<(ReaderId, BorrowedFd<'_>)> {
-        self.input().into_iter().collect()
+        self.reading.then(|| (self.attachments, self.master.as_fd())).into_iter().collect()
     }
 
     fn input(&self) -> Option<(ReaderId, BorrowedFd<'_>)> {
-        self.attached.then(|| (self.attachments, self.master.as_fd()))
+        self.sending.then(|| (self.attachments, self.master.as_fd()))
     }
 
     fn read(&mut self, keys: &mut [u8]) -> nix::Result<Option<usize>> {
@@ -89,17 +99,23 @@ impl Outlet for Pty {
     }
 
     fn check(&mut self) {
-        while self.opens.read_events().is_ok_and(|events| !events.is_empty()) {}
-        let attached = self.is_open();
-        if attached != self.attached {
-            info!("{} the pseudo-terminal", if attached { "attached to" } else { "detached from" });
+        let mut opened = false;
+        while self.opens.read_events().is_ok_and(|events| !events.is_empty()) {
+            opened = true;
         }
-        self.attachments = self.attachments.saturating_add(u64::from(attached && !self.attached));
-        self.attached = attached;
+        let open = self.is_open();
+        if open != self.reading {
+            info!("{} the pseudo-terminal", if open { "attached to" } else { "detached from" });
+        }
+        self.attachments = self.attachments.saturating_add(u64::from(open && !self.reading));
+        self.reading = open;
+        // What one who has left had typed is the guest's all the same.
+        self.sending |= open || opened;
     }
 
     fn input_ended(&mut self) {
         self.check();
+        self.sending = self.reading;
     }
 
     fn reader_left(&mut self, _reader: ReaderId, _reason: &str) {

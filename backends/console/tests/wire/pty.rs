@@ -51,6 +51,15 @@ fn bytes_pass_both_ways_unchanged() {
 }
 
 #[test]
+fn what_is_typed_before_it_is_closed_arrives() {
+    let mut rig = start();
+    for _ in 0..50 {
+        open(&rig.path("console")).write_all(b"last words").unwrap();
+        assert_eq!(rig.guest.read(10), b"last words");
+    }
+}
+
+#[test]
 fn output_is_kept_while_it_is_closed_and_shown_when_it_opens() {
     let mut rig = start();
     for round in 0..3_u8 {
