@@ -6,8 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use atoll_backend::{
-    ConfigChange, ConfigRefused, Device, DeviceError, FileRing, Identity, Limited, Limiter, Panel,
-    Resize, Sysno, SystemCall, Worker,
+    ConfigChange, ConfigRefused, Device, DeviceError, FileRing, Identity, Kept, Limited, Limiter,
+    Panel, Resize, Sysno, SystemCall, Worker,
 };
 use nix::sys::signal::{SigSet, Signal};
 use virtio_bindings::virtio_blk::VIRTIO_BLK_F_FLUSH;
@@ -15,7 +15,7 @@ use virtio_bindings::virtio_ids::VIRTIO_ID_BLOCK;
 
 use crate::cache::Caching;
 use crate::disk::{Disk, ID_LEN, OnEnospc};
-use crate::engine::{Engine, Kept, PageCache, Ring, Threads};
+use crate::engine::{Engine, KeptRing, PageCache, Ring, Threads};
 use crate::image::{Claim, Image, ImageError, ResizeError};
 use crate::options::{Aio, Options};
 use crate::space;
@@ -41,8 +41,10 @@ pub struct Block {
     config_change: ConfigChange,
     limiter: Arc<Limiter>,
     caching: Arc<Caching>,
+    /// Which record of what is in flight the front-end has, while it has one.
+    record: Mutex<Option<u64>>,
     /// An io_uring for each queue, where they are used.
-    rings: Vec<Kept>,
+    rings: Vec<KeptRing>,
     polling: Duration,
 }
 
@@ -71,6 +73,7 @@ impl Block {
             config_change,
             limiter: Arc::new(Limiter::new(options.limits.into())),
             on_enospc: options.on_enospc,
+            record: Mutex::default(),
         })
     }
 
@@ -133,12 +136,12 @@ impl Block {
 }
 
 /// An io_uring for each queue, made while this process is not confined; none where threads do it.
-fn rings(image: &Image, options: &Options) -> Result<Vec<Kept>, ImageError> {
+fn rings(image: &Image, options: &Options) -> Result<Vec<KeptRing>, ImageError> {
     let Some(raw) = image.storage().raw().filter(|_| options.aio != Aio::Threads) else {
         return Ok(Vec::new());
     };
     let make = |_| FileRing::open(raw.file()).map(|ring| Arc::new(Mutex::new(Some(ring))));
-    let rings: io::Result<Vec<Kept>> = (0..options.num_queues).map(make).collect();
+    let rings: io::Result<Vec<KeptRing>> = (0..options.num_queues).map(make).collect();
     rings.or_else(|source| match options.aio {
         Aio::IoUring => Err(ImageError::NoUring { source }),
         _ => {
@@ -178,9 +181,12 @@ impl Device for Block {
         let claim = self.image.claim()?;
         // From here on the queues' own claims count.
         self.idle_claim.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let record = *self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let mark = record.map(|record| self.image.mark(record)).transpose()?.flatten();
         let disk = Arc::new(Disk {
             image: Arc::clone(&self.image),
             _claim: claim,
+            _mark: mark,
             id: self.id,
             complaints: Mutex::default(),
             caching: Arc::clone(&self.caching),
@@ -215,8 +221,13 @@ impl Device for Block {
         self.follow_hangups().map_err(Into::into)
     }
 
+    fn keep(&self, kept: Kept) {
+        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept.identity());
+    }
+
     fn reset(&self) {
         self.caching.reset();
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut idle = self.idle_claim.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.is_none() {
             match self.image.claim() {

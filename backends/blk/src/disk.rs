@@ -12,6 +12,7 @@ use virtio_bindings::virtio_blk::{VIRTIO_BLK_S_IOERR, VIRTIO_BLK_S_OK};
 use crate::cache::Caching;
 use crate::complaints::Complaints;
 use crate::image::{Claim, Image};
+use crate::mark::Mark;
 use crate::ranges::{Range, Ranges};
 use crate::request::{Action, BadRequest, Limits, Request, Subject};
 use crate::storage::Storage;
@@ -22,8 +23,9 @@ pub(crate) const ID_LEN: usize = 20;
 /// The disk as one queue's requests find it.
 pub(crate) struct Disk {
     pub(crate) image: Arc<Image>,
-    /// Given back when the ring has stopped.
+    /// Both are given back when the ring has stopped.
     pub(crate) _claim: Claim,
+    pub(crate) _mark: Option<Mark>,
     pub(crate) id: [u8; ID_LEN],
     pub(crate) complaints: Mutex<Complaints>,
     pub(crate) caching: Arc<Caching>,

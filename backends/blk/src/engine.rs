@@ -13,7 +13,7 @@ use atoll_backend::Chain;
 use crate::disk::Answered;
 
 pub(crate) use page_cache::PageCache;
-pub(crate) use ring::{Kept, Ring};
+pub(crate) use ring::{KeptRing, Ring};
 pub(crate) use threads::Threads;
 
 /// What runs the requests of one queue.

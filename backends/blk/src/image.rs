@@ -18,6 +18,7 @@ use crate::format::qcow2::{Overlay, Qcow2};
 use crate::format::{Format, looks_like_qcow2};
 use crate::geometry::{Geometry, GeometryError, SECTOR};
 use crate::lock::{self, LockError};
+use crate::mark::{Mark, Marked};
 use crate::options::Options;
 use crate::raw::Raw;
 use crate::storage::Storage;
@@ -171,6 +172,7 @@ pub(crate) struct Image {
     shared: bool,
     /// How many claims there are.
     claims: Mutex<u32>,
+    marked: Arc<Marked>,
 }
 
 /// A claim on an image: no other user gets the lock on it while there is one.
@@ -241,6 +243,7 @@ impl Image {
             read_only: opening.read_only,
             shared,
             claims: Mutex::default(),
+            marked: Arc::default(),
         })
     }
 
@@ -281,6 +284,17 @@ impl Image {
 
     fn unlock(&self) {
         self.layers.iter().for_each(|layer| lock::unlock(layer.file.file()));
+    }
+
+    /// Waits for what a process before this one may still have in flight into the guest's memory,
+    /// and marks the image for the next one; `record` is what the two have in common. Where others
+    /// are kept from an image its locks do as much, and what the page cache hands out is handed out
+    /// when a process has ended.
+    pub(crate) fn mark(&self, record: u64) -> Result<Option<Mark>, LockError> {
+        let direct = self.storage.raw().is_some_and(Raw::is_direct);
+        let layer = self.layers.first().filter(|_| self.shared && direct);
+        let deadline = Instant::now() + PATIENCE;
+        layer.map(|layer| Mark::set(&self.marked, layer, record, deadline)).transpose()
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -12,6 +12,7 @@ mod format;
 mod geometry;
 mod image;
 mod lock;
+mod mark;
 mod options;
 mod ranges;
 mod raw;

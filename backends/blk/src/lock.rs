@@ -77,7 +77,7 @@ fn try_lock(file: &File, path: &Path, read_only: bool) -> Result<(), LockError> 
     for byte in ours {
         match fcntl(file, FcntlArg::F_OFD_SETLK(&byte_lock(F_RDLCK, byte))) {
             Ok(_) => {}
-            Err(Errno::EINVAL | Errno::ENOLCK | Errno::EOPNOTSUPP | Errno::ENOSYS) => {
+            Err(errno) if means_none(errno) => {
                 tracing::warn!(
                     "the file system of {} has no locks; nothing keeps others from the image",
                     path.display()
@@ -101,7 +101,12 @@ fn try_lock(file: &File, path: &Path, read_only: bool) -> Result<(), LockError> 
     Ok(())
 }
 
-fn byte_lock(kind: c_int, byte: off_t) -> flock {
+/// Whether a file system that says so has no locks.
+pub(crate) fn means_none(errno: Errno) -> bool {
+    matches!(errno, Errno::EINVAL | Errno::ENOLCK | Errno::EOPNOTSUPP | Errno::ENOSYS)
+}
+
+pub(crate) fn byte_lock(kind: c_int, byte: off_t) -> flock {
     // The constants are small; `l_pid` has to be zero for this kind of lock.
     flock {
         l_type: kind as c_short,

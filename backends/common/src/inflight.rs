@@ -17,6 +17,7 @@
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -96,6 +97,8 @@ pub(crate) struct InflightRegion {
     size: u16,
     /// Where the device's own word is, if there is room for it.
     kept: Option<usize>,
+    /// Which file it is.
+    identity: u64,
 }
 
 /// A number that outlives this process as long as the driver does not reset the device: zero at
@@ -105,9 +108,16 @@ pub(crate) struct InflightRegion {
 pub struct Kept {
     mapped: Arc<Mapped>,
     at: usize,
+    identity: u64,
 }
 
 impl Kept {
+    /// A number that all processes have in common to which the front-end hands this record, and
+    /// others on this host have not.
+    pub fn identity(&self) -> u64 {
+        self.identity
+    }
+
     /// What was stored last.
     pub fn load(&self) -> u64 {
         // It was found to be within the region, and aligned, when it was made.
@@ -160,13 +170,17 @@ impl InflightRegion {
         let with_word = needed.saturating_add(size_of::<u64>() as u64);
         let (len, kept) =
             if len < with_word { (needed, None) } else { (with_word, Some(needed as usize)) };
+        let metadata =
+            file.metadata().map_err(|source| InflightError::Map(MapError::Look(source)))?;
+        let identity = metadata.dev().rotate_left(32) ^ metadata.ino();
         let mapped = shared::map(file, offset, len).map_err(InflightError::Map)?;
-        Ok(Self { mapped: Arc::new(mapped), queues, size, kept })
+        Ok(Self { mapped: Arc::new(mapped), queues, size, kept, identity })
     }
 
     /// The device's own word, where there is one.
     pub(crate) fn kept(&self) -> Option<Kept> {
-        self.kept.map(|at| Kept { mapped: Arc::clone(&self.mapped), at })
+        let (mapped, identity) = (&self.mapped, self.identity);
+        self.kept.map(|at| Kept { mapped: Arc::clone(mapped), at, identity })
     }
 
     /// The part of one queue, whose ring has `size` descriptors.

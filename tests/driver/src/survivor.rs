@@ -15,6 +15,7 @@ use crate::{Error, FrontEnd, Memory, PROTOCOL_FEATURES, ProtocolFeatures, Queue}
 pub struct Survivor {
     memory: Memory,
     features: u64,
+    protocol: ProtocolFeatures,
     /// The queue. It may be filled before any process serves it.
     pub queue: Queue,
     record: Option<(VhostUserInflight, File)>,
@@ -27,7 +28,12 @@ impl Survivor {
     /// No memory, or no eventfds.
     pub fn new(memory: Memory, size: u16, features: u64) -> Result<Self, Error> {
         let queue = Queue::new(&memory, 0, size, features)?;
-        Ok(Self { memory, features, queue, record: None })
+        Ok(Self { memory, features, protocol: PROTOCOL_FEATURES, queue, record: None })
+    }
+
+    /// Accepts these protocol features, too, where they are offered.
+    pub fn accept(&mut self, more: ProtocolFeatures) {
+        self.protocol |= more;
     }
 
     /// Connects to the process that serves `socket` now, waiting for it, and lets it go on from the
@@ -61,13 +67,18 @@ impl Survivor {
         Ok(device)
     }
 
+    /// The file of the record, once there is one.
+    pub fn record(&self) -> Option<&File> {
+        self.record.as_ref().map(|(_, file)| file)
+    }
+
     /// The guest memory.
     pub fn memory(&self) -> &Memory {
         &self.memory
     }
 
     fn go_on(&mut self, mut device: FrontEnd) -> Result<FrontEnd, Error> {
-        device.negotiate(self.features)?;
+        device.negotiate_with(self.features, self.protocol)?;
         self.hand_record(&mut device)?;
         self.start(&mut device)?;
         Ok(device)

@@ -17,7 +17,7 @@ use crate::request::{Action, HEADER, Request, Subject};
 const THREADS: usize = 2;
 
 /// The ring of a queue, which outlives its threads.
-pub(crate) type Kept = Arc<Mutex<Option<FileRing>>>;
+pub(crate) type KeptRing = Arc<Mutex<Option<FileRing>>>;
 
 /// Requests by io_uring.
 pub(crate) struct Ring {
@@ -32,7 +32,7 @@ pub(crate) struct Ring {
 /// A ring that goes back where it came from, with nothing in flight.
 struct Lent {
     ring: Option<FileRing>,
-    kept: Kept,
+    kept: KeptRing,
 }
 
 impl Drop for Lent {
@@ -55,7 +55,7 @@ enum Next {
 
 impl Ring {
     /// With the ring in `kept`, where there is one.
-    pub(crate) fn new(disk: Arc<Disk>, raw: Raw, kept: &Kept) -> io::Result<Option<Self>> {
+    pub(crate) fn new(disk: Arc<Disk>, raw: Raw, kept: &KeptRing) -> io::Result<Option<Self>> {
         let ring = kept.lock().unwrap_or_else(PoisonError::into_inner).take();
         if ring.is_none() {
             return Ok(None);

@@ -1,9 +1,13 @@
 //! The process dies in the middle of work and another takes over: each request is done, and none
 //! is answered twice.
 
-use std::time::Duration;
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use atoll_driver::{BlkRequest, Memory, Survivor, TIMEOUT};
+use atoll_driver::{BlkRequest, Memory, Process, Survivor, TIMEOUT};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 
 use crate::disk::{Driver, FLUSH, Image, SECTORS, USUAL};
@@ -71,7 +75,7 @@ fn kill_under_load(options: &[&str]) {
                 free.push(slot);
             }
         }
-        std::thread::sleep(Duration::from_micros(death * 37 % 500));
+        thread::sleep(Duration::from_micros(death * 37 % 500));
         process.signal(Signal::SIGKILL).unwrap();
         process.wait().unwrap();
         drop(device);
@@ -102,4 +106,58 @@ fn kill_under_load(options: &[&str]) {
         })
         .unwrap();
     assert_eq!(status, BlkRequest::OK);
+}
+
+/// The byte of an image that a process locks while it reads into the memory of this guest.
+fn mark(kind: libc::c_int, survivor: &Survivor) -> libc::flock {
+    let record = survivor.record().unwrap().metadata().unwrap();
+    let name = record.dev().rotate_left(32) ^ record.ino();
+    libc::flock {
+        l_type: kind as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: (1 << 62 | (name % (1 << 62))) as i64,
+        l_len: 1,
+        l_pid: 0,
+    }
+}
+
+#[test]
+fn a_reader_waits_for_what_its_predecessor_has_in_flight() {
+    let image = Image::new();
+    let memory = Memory::new(16 << 20).unwrap();
+    let mut survivor = Survivor::new(memory.clone(), QUEUE_SIZE, USUAL).unwrap();
+    let options = ["--read-only", "--cache=none", "--aio=io_uring"];
+    let mut process = image.serve(&options);
+    let device = survivor.attach(image.socket()).unwrap();
+    let left = File::open(image.path()).unwrap();
+    let marked = || {
+        let mut lock = mark(libc::F_WRLCK, &survivor);
+        fcntl(&left, FcntlArg::F_OFD_GETLK(&mut lock)).unwrap();
+        libc::c_int::from(lock.l_type) != libc::F_UNLCK
+    };
+    assert!(marked());
+    process.signal(Signal::SIGKILL).unwrap();
+    process.wait().unwrap();
+    let deadline = Instant::now() + TIMEOUT;
+    while marked() {
+        assert!(Instant::now() < deadline, "a dead process has its mark still");
+        thread::sleep(Duration::from_millis(1));
+    }
+    drop(device);
+    // Somebody else's file of the image stands for the dead process's, which the kernel still uses.
+    fcntl(&left, FcntlArg::F_OFD_SETLK(&mark(libc::F_RDLCK, &survivor))).unwrap();
+    let request = BlkRequest::read(&memory, 7, 512).unwrap();
+    let head = survivor.queue.submit(&request.buffers()).unwrap();
+    let mut command = std::process::Command::new(crate::disk::PROGRAM);
+    command.args(image.args()).args(options).env("RUST_LOG", "info");
+    let process = Process::run(command.stdin(std::process::Stdio::null())).unwrap();
+    let _device = thread::scope(|scope| {
+        let attached = scope.spawn(|| survivor.attach(image.socket()).unwrap());
+        process.wait_for_log("waiting for what was in flight").unwrap();
+        assert_eq!(request.status(&memory).unwrap(), BlkRequest::PENDING);
+        drop(left);
+        attached.join().unwrap()
+    });
+    assert_eq!(survivor.queue.wait(TIMEOUT).unwrap().head, head);
+    assert_eq!(request.status(&memory).unwrap(), BlkRequest::OK);
 }
