@@ -38,8 +38,20 @@ pub(crate) struct Waiting {
     chains: Vec<Chain>,
     /// When they are tried again.
     until: Option<Instant>,
-    /// The ring is about to stop, and they with it.
-    ended: bool,
+    /// What becomes of more of them.
+    fate: Fate,
+}
+
+/// What becomes of a request for which there is no space.
+#[derive(Clone, Copy, Default)]
+enum Fate {
+    /// It is tried again.
+    #[default]
+    Waits,
+    /// The ring stops, and whoever serves it next tries again.
+    Left,
+    /// The ring stops, and nobody would.
+    Fails,
 }
 
 impl Worker for BlockQueue {
@@ -72,8 +84,13 @@ impl Worker for BlockQueue {
     }
 
     fn drain(&mut self, vring: &mut Vring) -> Result<(), VringError> {
-        self.waiting.ended = true;
-        self.begin_again(vring)?;
+        if vring.is_leaving() {
+            self.waiting.fate = Fate::Left;
+            self.waiting.chains.drain(..).for_each(|chain| vring.leave(chain));
+        } else {
+            self.waiting.fate = Fate::Fails;
+            self.begin_again(vring)?;
+        }
         // Not until the ring has all of them: where it broke, some never came back to it.
         while !self.engine.is_idle() {
             self.engine.wait().map_err(|error| VringError::Device(error.into()))?;
@@ -129,14 +146,18 @@ impl BlockQueue {
 
 impl Waiting {
     fn complete(&mut self, vring: &mut Vring, answered: Answered) -> Result<(), VringError> {
-        let answered = match answered {
-            Answered { waits: true, chain, .. } if self.ended => give_up(chain),
-            Answered { waits: true, chain, .. } => {
+        let answered = match (answered, self.fate) {
+            (Answered { waits: true, chain, .. }, Fate::Waits) => {
                 self.chains.push(chain);
                 self.until = self.until.or_else(|| Instant::now().checked_add(SPACE_RETRY));
                 return Ok(());
             }
-            answered => answered,
+            (Answered { waits: true, chain, .. }, Fate::Left) => {
+                vring.leave(chain);
+                return Ok(());
+            }
+            (Answered { waits: true, chain, .. }, Fate::Fails) => give_up(chain),
+            (answered, _) => answered,
         };
         let Answered { chain, written, failed, .. } = answered;
         if failed {

@@ -102,7 +102,8 @@ pub trait Worker: Send {
     /// go on. Either stops this ring and no other.
     fn serve(&mut self, vring: &mut Vring) -> Result<Wait<'_>, VringError>;
 
-    /// Finishes, or gives back, every chain that is in flight, because the ring stops.
+    /// Finishes, or gives back, every chain that is in flight, because the ring stops. Those that
+    /// can't be finished now it leaves, where [`Vring::is_leaving`] says that it may.
     ///
     /// # Errors
     /// As for [`serve`](Self::serve).

@@ -30,7 +30,19 @@ const LOOKS: u32 = 16;
 /// Ends the loop: the flag between two rounds, the descriptor while it sleeps.
 struct Stop {
     asked: AtomicBool,
+    /// Whether that is as in [`Stops::Leaving`].
+    leaving: AtomicBool,
     wake: EventFd,
+}
+
+/// What becomes of what is in flight when a ring stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stops {
+    /// All of it is done, or fails.
+    Done,
+    /// What can't be done yet stays in the record of what is in flight, where there is one: whoever
+    /// serves the ring next has it, too.
+    Leaving,
 }
 
 /// A ring that is being served.
@@ -55,7 +67,7 @@ impl RingThread {
         error: Option<File>,
     ) -> io::Result<Self> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        let stop = Arc::new(Stop { asked: AtomicBool::new(false), wake });
+        let stop = Arc::new(Stop { asked: false.into(), leaving: false.into(), wake });
         let seen_by_loop = Arc::clone(&stop);
         let name = format!("vring{}", vring.index());
         let serve = move || {
@@ -74,7 +86,8 @@ impl RingThread {
     }
 
     /// Lets the loop finish what is in flight and takes the ring back.
-    pub(crate) fn stop(self) -> Stopped {
+    pub(crate) fn stop(self, stops: Stops) -> Stopped {
+        self.stop.leaving.store(stops == Stops::Leaving, Ordering::Release);
         self.stop.asked.store(true, Ordering::Release);
         // It can only fail when its counter is full, and then the loop is awake.
         let _full = self.stop.wake.write(1);
@@ -113,6 +126,7 @@ fn serve_until_stopped(
         }
     }
     finish_resubmitted(vring, worker)?;
+    vring.set_leaving(stop.leaving.load(Ordering::Acquire));
     worker.drain(vring)?;
     vring.call_if_wanted()?;
     if vring.in_flight() > 0 {

@@ -15,7 +15,7 @@ use crate::inflight::InflightRegion;
 use crate::memory::MemoryTable;
 use crate::metrics::Metrics;
 use crate::queue::{QueueSetup, Runnable};
-use crate::ring_thread::RingThread;
+use crate::ring_thread::{RingThread, Stops};
 use crate::vring::{RingSetup, Vring, VringError};
 
 /// What all rings of a device stand on.
@@ -88,7 +88,7 @@ impl Rings {
         change: impl FnOnce(&mut QueueSetup),
     ) -> Result<(), ChangeError> {
         let (index, ring) = find(&mut self.rings, index)?;
-        ring.stop();
+        ring.stop(Stops::Leaving);
         change(&mut ring.setup);
         match ring.start(index, &self.ground) {
             Err(StartError::Device(source)) => Err(ChangeError::Device(source)),
@@ -110,9 +110,9 @@ impl Rings {
     }
 
     /// Stops a ring until its queue is set up again. Returns the position where it would go on.
-    pub(crate) fn stop(&mut self, index: u32) -> Result<u16, NoQueue> {
+    pub(crate) fn stop(&mut self, index: u32, stops: Stops) -> Result<u16, NoQueue> {
         let (_, ring) = find(&mut self.rings, index)?;
-        ring.stop();
+        ring.stop(stops);
         Ok(ring.setup.stop())
     }
 
@@ -129,9 +129,9 @@ impl Rings {
         find(&mut self.rings, index).map(|(_, ring)| ring.setup.enabled)
     }
 
-    /// Stops all rings, with what is in flight finished.
+    /// Stops all rings, with what is in flight finished or left in the record of it.
     pub(crate) fn stop_all(&mut self) {
-        self.rings.iter_mut().for_each(Ring::stop);
+        self.rings.iter_mut().for_each(|ring| ring.stop(Stops::Leaving));
     }
 
     /// Stops all rings and forgets all that was negotiated but the memory.
@@ -149,9 +149,9 @@ fn find(rings: &mut [Ring], index: u32) -> Result<(u16, &mut Ring), NoQueue> {
 }
 
 impl Ring {
-    fn stop(&mut self) {
+    fn stop(&mut self, stops: Stops) {
         if let Some(running) = self.running.take() {
-            let stopped = running.stop();
+            let stopped = running.stop(stops);
             self.setup.base = stopped.vring.next_avail();
             self.setup.broken = stopped.failed;
         }

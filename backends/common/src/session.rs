@@ -24,6 +24,7 @@ use crate::inflight::{InflightError, InflightRegion};
 use crate::memory::{MemoryError, MemoryTable, RegionSpec};
 use crate::metrics::Metrics;
 use crate::queue::{QueueSetup, RingAddresses};
+use crate::ring_thread::Stops;
 use crate::rings::{ChangeError, NoQueue, Rings};
 
 type WireResult<T> = Result<T, WireError>;
@@ -37,6 +38,7 @@ const PROTOCOL_FEATURES: VhostUserProtocolFeatures = VhostUserProtocolFeatures::
     .union(VhostUserProtocolFeatures::BACKEND_REQ)
     .union(VhostUserProtocolFeatures::CONFIG)
     .union(VhostUserProtocolFeatures::INFLIGHT_SHMFD)
+    .union(VhostUserProtocolFeatures::GET_VRING_BASE_INFLIGHT)
     .union(VhostUserProtocolFeatures::RESET_DEVICE)
     .union(VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
 
@@ -107,7 +109,8 @@ impl Session {
         self.rings.is_enabled(index).map_err(|none| self.no_queue(index, none))
     }
 
-    /// Resets the device and stops all rings, with what is in flight finished.
+    /// Resets the device and stops all rings, with what is in flight finished, or left for whoever
+    /// gets the record of it.
     pub(crate) fn end(&mut self) {
         self.device.reset();
         self.rings.stop_all();
@@ -220,7 +223,10 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn get_vring_base(&mut self, index: u32) -> WireResult<VhostUserVringState> {
-        let base = self.rings.stop(index).map_err(|none| self.no_queue(index, none))?;
+        // vhost-user: a ring stops with all done that was begun, unless this was agreed upon.
+        let leaves = VhostUserProtocolFeatures::GET_VRING_BASE_INFLIGHT.bits();
+        let stops = if self.protocol_features & leaves != 0 { Stops::Leaving } else { Stops::Done };
+        let base = self.rings.stop(index, stops).map_err(|none| self.no_queue(index, none))?;
         Ok(VhostUserVringState::new(index, base.into()))
     }
 

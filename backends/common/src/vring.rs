@@ -117,6 +117,8 @@ pub struct Vring {
     round: u16,
     in_flight: u16,
     inflight: Option<InflightQueue>,
+    /// Whether the ring stops, and chains may stay in that record.
+    leaving: bool,
     /// Chains that a process before this one left in flight; they come first.
     resubmit: VecDeque<u16>,
     /// The used index when the driver was last considered for a call.
@@ -162,6 +164,7 @@ impl Vring {
             round: ROUND,
             in_flight: 0,
             inflight: setup.inflight,
+            leaving: false,
             resubmit,
             considered: used.0,
             losses,
@@ -325,6 +328,24 @@ impl Vring {
         }
         self.in_flight = self.in_flight.saturating_sub(1);
         Ok(())
+    }
+
+    pub(crate) fn set_leaving(&mut self, leaving: bool) {
+        self.leaving = leaving && self.inflight.is_some();
+    }
+
+    /// Whether a worker that drains may [`leave`](Self::leave) chains to whoever serves the ring
+    /// next.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    /// Leaves `chain` to whoever serves the ring next and has the record of what is in flight; as
+    /// if this process had died with it.
+    #[expect(clippy::needless_pass_by_value, reason = "leaving consumes")]
+    pub fn leave(&mut self, chain: Chain) {
+        tracing::debug!("vring {} leaves chain {}", self.index, chain.head());
+        self.in_flight = self.in_flight.saturating_sub(1);
     }
 
     /// Calls the driver if chains completed and it wants to know. The thread of the ring does so

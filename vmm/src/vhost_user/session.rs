@@ -35,7 +35,8 @@ const WANTED: Protocol = Protocol::MQ
     .union(Protocol::REPLY_ACK)
     .union(Protocol::BACKEND_REQ)
     .union(Protocol::CONFIG)
-    .union(Protocol::INFLIGHT_SHMFD);
+    .union(Protocol::INFLIGHT_SHMFD)
+    .union(Protocol::GET_VRING_BASE_INFLIGHT);
 
 /// GET_CONFIG and SET_CONFIG: the driver's own access, and the header before the bytes.
 const CONFIG_FLAGS: u32 = 0;
@@ -180,7 +181,11 @@ impl Session {
 
     fn agree_on_protocol(&mut self) -> Result<(), VhostUserError> {
         let offered = self.get_u64(FrontendReq::GET_PROTOCOL_FEATURES)?;
-        let protocol = Protocol::from_bits_truncate(offered) & WANTED;
+        let mut protocol = Protocol::from_bits_truncate(offered) & WANTED;
+        if !protocol.contains(Protocol::INFLIGHT_SHMFD) {
+            // A ring may only be stopped with requests in flight where they are recorded.
+            protocol.remove(Protocol::GET_VRING_BASE_INFLIGHT);
+        }
         self.tell_u64(FrontendReq::SET_PROTOCOL_FEATURES, protocol.bits())?;
         self.protocol = protocol;
         if protocol.contains(Protocol::BACKEND_REQ) {

@@ -51,6 +51,16 @@ fn the_handshake_finds_out_what_there_is() {
 }
 
 #[test]
+fn rings_may_be_stopped_with_requests_in_flight_where_these_are_recorded() {
+    for (records, accepted) in [(true, "protocol 0x101229"), (false, "protocol 0x229")] {
+        let mut obedient = Obedient::new(2);
+        obedient.protocol |= Protocol::GET_VRING_BASE_INFLIGHT;
+        obedient.protocol.set(Protocol::INFLIGHT_SHMFD, records);
+        assert_eq!(rig(obedient).log(), ["owner", accepted]);
+    }
+}
+
+#[test]
 fn a_plain_back_end_is_driven_without_the_extensions() {
     let mut obedient = Obedient::new(2);
     obedient.features &= !PROTOCOL_FEATURES;
