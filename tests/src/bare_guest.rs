@@ -5,6 +5,7 @@
 //! port how it went. A disk whose device asks for a reset is reset and set up anew. There is one
 //! queue a disk and one request in flight, without interrupts.
 
+use crate::machine_code::{Code, JNZ};
 use crate::payload;
 
 /// What the guest says when the disk with this number has answered a read: `a` for the first one.
@@ -36,14 +37,9 @@ const FEATURES_OK: u8 = 8;
 const DRIVER_OK: u8 = 4;
 const NEEDS_RESET: u8 = 64;
 
-const COM1: u16 = 0x3f8;
-
-const JZ: [u8; 2] = [0x0f, 0x84];
-const JNZ: [u8; 2] = [0x0f, 0x85];
-
 /// A kernel that drives `disks` disks, the first devices on the bus.
 pub fn kernel(disks: u32) -> Vec<u8> {
-    let mut code = Code(Vec::new());
+    let mut code = Code::default();
     for disk in 0..disks {
         // Memory decoding and bus mastering.
         code.store16(ECAM + (disk + 1) * 0x8000 + 4, 6);
@@ -57,70 +53,10 @@ pub fn kernel(disks: u32) -> Vec<u8> {
         code.harvest(disk);
     }
     code.jump(round);
-    payload::kernel(&code.0)
+    payload::kernel(code.bytes())
 }
 
-/// Machine code for 32-bit mode. No SSE, no `int n`: not every KVM can.
-struct Code(Vec<u8>);
-
 impl Code {
-    fn push(&mut self, parts: &[&[u8]]) {
-        parts.iter().for_each(|part| self.0.extend_from_slice(part));
-    }
-
-    fn here(&self) -> usize {
-        self.0.len()
-    }
-
-    /// `mov byte [address], value`
-    fn store8(&mut self, address: u32, value: u8) {
-        self.push(&[&[0xc6, 0x05], &address.to_le_bytes(), &[value]]);
-    }
-
-    /// `mov word [address], value`
-    fn store16(&mut self, address: u32, value: u16) {
-        self.push(&[&[0x66, 0xc7, 0x05], &address.to_le_bytes(), &value.to_le_bytes()]);
-    }
-
-    /// `mov dword [address], value`
-    fn store32(&mut self, address: u32, value: u32) {
-        self.push(&[&[0xc7, 0x05], &address.to_le_bytes(), &value.to_le_bytes()]);
-    }
-
-    /// `mov dx, COM1; mov al, byte; out dx, al`
-    fn say(&mut self, byte: u8) {
-        self.push(&[&[0x66, 0xba], &COM1.to_le_bytes(), &[0xb0, byte, 0xee]]);
-    }
-
-    /// `jmp target`
-    fn jump(&mut self, target: usize) {
-        self.relative(&[0xe9], target);
-    }
-
-    fn relative(&mut self, opcode: &[u8], target: usize) {
-        let end = self.here() + opcode.len() + 4;
-        let position = |at| i32::try_from(at).expect("small code");
-        let offset = position(target) - position(end);
-        self.push(&[opcode, &offset.to_le_bytes()]);
-    }
-
-    /// `jnz` over what `body` does.
-    fn if_equal(&mut self, body: impl FnOnce(&mut Self)) {
-        self.unless(JNZ, body);
-    }
-
-    /// `jz` over what `body` does.
-    fn if_any(&mut self, body: impl FnOnce(&mut Self)) {
-        self.unless(JZ, body);
-    }
-
-    fn unless(&mut self, opcode: [u8; 2], body: impl FnOnce(&mut Self)) {
-        let mut skipped = Self(Vec::new());
-        body(&mut skipped);
-        let length = u32::try_from(skipped.0.len()).expect("small code");
-        self.push(&[&opcode, &length.to_le_bytes(), &skipped.0]);
-    }
-
     /// `mov al, [device_status]; test al, bits`
     fn test_status(&mut self, disk: u32, bits: u8) {
         self.push(&[&[0xa0], &(bar(disk) + DEVICE_STATUS).to_le_bytes(), &[0xa8, bits]]);

@@ -22,6 +22,14 @@ const NOTE: &[u8] = &[
     0x00, 0x00, 0x10, 0x00, // ENTRY
 ];
 
+/// Where a firmware of 64 KiB is, and what is where in it.
+const FIRMWARE: u32 = 0xffff_0000;
+const GLOBAL_TABLE: u32 = 0xfe00;
+const TABLE_REGISTER: u32 = 0xfe20;
+const REAL: u32 = 0xff00;
+const PROTECTED: u32 = 0xff40;
+const RESET: u32 = 0xfff0;
+
 const FILE_HEADER: u64 = 64;
 const PROGRAM_HEADER: u64 = 56;
 
@@ -50,6 +58,46 @@ pub fn elf(code: &[u8], memory: u64) -> Vec<u8> {
 /// An ELF file that loads and runs `code`.
 pub fn kernel(code: &[u8]) -> Vec<u8> {
     elf(code, code.len() as u64)
+}
+
+/// What a PC finds at its reset: a firmware of 64 KiB that runs `code` in the same state. For a VMM that
+/// enters no kernel without a firmware of its own before it.
+///
+/// # Panics
+/// When there is more code than room for it.
+pub fn firmware(code: &[u8]) -> Vec<u8> {
+    // Flat segments of 4 GiB: code at 8, data at 16.
+    let mut table = Vec::new();
+    push64(&mut table, &[0, 0x00cf_9b00_0000_ffff, 0x00cf_9300_0000_ffff]);
+    let mut table_register = Vec::new();
+    push16(&mut table_register, &[23]);
+    push32(&mut table_register, &[FIRMWARE + GLOBAL_TABLE]);
+    // cli; lgdt cs:[TABLE_REGISTER]; mov eax, cr0; or eax, 1; mov cr0, eax; jmp 8:PROTECTED
+    let mut real = vec![0xfa, 0x2e, 0x66, 0x0f, 0x01, 0x16];
+    push16(&mut real, &[TABLE_REGISTER as u16]);
+    real.extend([0x0f, 0x20, 0xc0, 0x66, 0x83, 0xc8, 1, 0x0f, 0x22, 0xc0, 0x66, 0xea]);
+    push32(&mut real, &[FIRMWARE + PROTECTED]);
+    push16(&mut real, &[8]);
+    // mov ax, 16; mov ds, ax; mov es, ax; mov ss, ax; jmp 0
+    let mut protected = vec![0x66, 0xb8, 16, 0, 0x8e, 0xd8, 0x8e, 0xc0, 0x8e, 0xd0, 0xe9];
+    let end = PROTECTED + 15;
+    push32(&mut protected, &[0_u32.wrapping_sub(end)]);
+    // jmp REAL
+    let mut reset = vec![0xe9];
+    push16(&mut reset, &[(REAL as u16).wrapping_sub(RESET as u16 + 3)]);
+    let mut image = vec![0xf4; 0x1_0000];
+    assert!(code.len() <= GLOBAL_TABLE as usize, "{} bytes of code", code.len());
+    for (at, part) in [
+        (0, code),
+        (GLOBAL_TABLE, &table),
+        (TABLE_REGISTER, &table_register),
+        (REAL, &real),
+        (PROTECTED, &protected),
+        (RESET, &reset),
+    ] {
+        image[at as usize..][..part.len()].copy_from_slice(part);
+    }
+    image
 }
 
 fn push16(file: &mut Vec<u8>, values: &[u16]) {

@@ -32,8 +32,8 @@ pub(crate) enum Measure {
     Blk,
     /// Time, exits and memory from a VMM's start to its guest's user space, beside QEMU's
     Boot,
-    /// Bytes a second through a console to a socket and back: without a guest, then from one, beside
-    /// QEMU's
+    /// Bytes a second through a console to a socket and back: without a guest, then from small ones and stock
+    /// ones, beside QEMU's
     Console,
     /// What a guest's own fio makes of its disk, beside QEMU's virtio-blk
     Fio,
@@ -68,7 +68,9 @@ pub(crate) fn main(measure: Measure) -> Result<ExitCode> {
             alone(Act::Net)
         }
         Measure::Console => {
+            packages::ensure()?;
             alone(Act::ConsoleDriver)?;
+            alone(Act::ConsoleBare)?;
             with_guests(Act::Console)
         }
         Measure::Recovery => alone(Act::Recovery),

@@ -26,6 +26,8 @@ pub(crate) enum Act {
     Boot,
     /// Time consoles, from guests
     Console,
+    /// Time consoles, from guests of a few instructions
+    ConsoleBare,
     /// Time consoles, from a software driver
     ConsoleDriver,
     /// Time a guest's requests to its disk
@@ -50,6 +52,7 @@ impl Act {
             Self::Blk => "blk",
             Self::Boot => "boot",
             Self::Console => "console",
+            Self::ConsoleBare => "console-bare",
             Self::ConsoleDriver => "console-driver",
             Self::Fio => "fio",
             Self::Net => "net",
@@ -69,6 +72,7 @@ pub(crate) fn main(act: Act) -> Result<ExitCode> {
         Act::Blk => bench::blk::measure(),
         Act::Boot => bench::boot::measure(),
         Act::Console => bench::console::measure(),
+        Act::ConsoleBare => bench::console::bare::measure(),
         Act::ConsoleDriver => bench::console::driver::measure(),
         Act::Fio => bench::fio::measure(),
         Act::Net => bench::net::measure(),

@@ -2,8 +2,10 @@
 //! under Atoll and under QEMU, in one boot of the place where guests run. A console is a terminal in the
 //! guest (`/dev/hvc1`); a named port is a file without a terminal's ways.
 
+pub(crate) mod bare;
 pub(crate) mod driver;
 
+use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -15,6 +17,7 @@ use atoll_tests::guest::Guest;
 use atoll_tests::scratch::Scratch;
 use atoll_tests::{qemu, wait_for};
 
+use super::counters;
 use super::median::median;
 
 /// How long bytes go one way for a figure.
@@ -57,10 +60,41 @@ pub(crate) fn measure() -> Result<ExitCode> {
     println!("MiB/s, median of {RUNS} (least to most)");
     println!("{:<30}{:>24}{:>24}{:>10}", "", "atoll", "QEMU", "ratio");
     for ((row, ours), theirs) in ROWS.iter().zip(&atoll).zip(&qemu) {
-        let ratio = median(ours.iter().copied()) / median(theirs.iter().copied());
-        println!("{:<30}{:>24}{:>24}{ratio:>10.2}", row.name, told(ours), told(theirs));
+        let [our_rates, their_rates] = [&ours.rates, &theirs.rates];
+        let ratio = median(our_rates.iter().copied()) / median(their_rates.iter().copied());
+        println!("{:<30}{:>24}{:>24}{ratio:>10.2}", row.name, told(our_rates), told(their_rates));
+    }
+    println!("exits of the guest's CPUs for each KiB moved, by KVM's counters");
+    for ((row, ours), theirs) in ROWS.iter().zip(&atoll).zip(&qemu) {
+        println!("{:<30}atoll: {}", row.name, ours.exits_told());
+        println!("{:<30}QEMU:  {}", "", theirs.exits_told());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What was measured of a row.
+struct Figures {
+    /// Sorted.
+    rates: Vec<f64>,
+    /// Bytes in all, and what KVM counted meanwhile.
+    moved: f64,
+    counted: BTreeMap<&'static str, u64>,
+}
+
+impl Figures {
+    fn exits_told(&self) -> String {
+        let each = |(name, count): (&&str, &u64)| {
+            let rate = *count as f64 / (self.moved / 1024.0);
+            (rate >= 0.005).then(|| format!("{name} {rate:.2}"))
+        };
+        self.counted.iter().filter_map(each).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// What one figure is made of.
+struct Moved {
+    bytes: f64,
+    seconds: f64,
 }
 
 /// Sorted.
@@ -71,22 +105,29 @@ fn told(rates: &[f64]) -> String {
 }
 
 /// The figures of each row.
-fn rates(vmm: Vmm) -> Result<Vec<Vec<f64>>> {
+fn rates(vmm: Vmm) -> Result<Vec<Figures>> {
     let scratch = Scratch::new();
     let mut guest = vmm.boot(&scratch);
     let mut all = Vec::new();
     for row in &ROWS {
         let socket = scratch.join(row.socket);
         guest.check(row.open);
-        let mut rates = Vec::new();
+        let mut figures = Figures { rates: Vec::new(), moved: 0.0, counted: BTreeMap::new() };
         for _ in 0..RUNS {
-            rates.push(match row.out {
+            let before = counters::of(guest.pid());
+            let moved = match row.out {
                 true => from_guest(&mut guest, &socket)?,
                 false => to_guest(&mut guest, &socket)?,
-            });
+            };
+            for (name, count) in counters::of(guest.pid()) {
+                let more = count.saturating_sub(before.get(name).copied().unwrap_or(0));
+                *figures.counted.entry(name).or_default() += more;
+            }
+            figures.moved += moved.bytes;
+            figures.rates.push(moved.bytes / MIB / moved.seconds);
         }
-        rates.sort_by(f64::total_cmp);
-        all.push(rates);
+        figures.rates.sort_by(f64::total_cmp);
+        all.push(figures);
     }
     guest.power_off();
     Ok(all)
@@ -120,9 +161,9 @@ fn connect(socket: &Path) -> Result<UnixStream> {
 }
 
 /// The guest prints as fast as it can, and we count between the first byte and the last.
-fn from_guest(guest: &mut Guest, socket: &Path) -> Result<f64> {
+fn from_guest(guest: &mut Guest, socket: &Path) -> Result<Moved> {
     let mut stream = connect(socket)?;
-    let reading = std::thread::spawn(move || -> Result<f64> {
+    let reading = std::thread::spawn(move || -> Result<Moved> {
         let mut piece = vec![0; 1 << 20];
         stream.set_read_timeout(Some(Duration::from_secs(60)))?;
         let mut count = 0;
@@ -138,7 +179,7 @@ fn from_guest(guest: &mut Guest, socket: &Path) -> Result<f64> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(count as f64 / MIB / (last - began).as_secs_f64())
+        Ok(Moved { bytes: count as f64, seconds: (last - began).as_secs_f64() })
     });
     // Killed in the end, which is what is meant to happen.
     guest.run(&format!("timeout {SECONDS} cat /dev/zero >&5"));
@@ -146,7 +187,7 @@ fn from_guest(guest: &mut Guest, socket: &Path) -> Result<f64> {
 }
 
 /// We type as fast as the guest takes it, and it counts.
-fn to_guest(guest: &mut Guest, socket: &Path) -> Result<f64> {
+fn to_guest(guest: &mut Guest, socket: &Path) -> Result<Moved> {
     let mut stream = connect(socket)?;
     let stop = stream.try_clone()?;
     let typing = std::thread::spawn(move || {
@@ -162,5 +203,5 @@ fn to_guest(guest: &mut Guest, socket: &Path) -> Result<f64> {
     let counted = number.with_context(|| format!("wc counted nothing: {counted}"))?;
     // What was on its way goes nowhere.
     guest.run("timeout 2 cat <&5 > /dev/null");
-    Ok(counted / MIB / f64::from(SECONDS))
+    Ok(Moved { bytes: counted, seconds: f64::from(SECONDS) })
 }
