@@ -28,10 +28,20 @@ fn each_backend_is_confined_unless_its_sandbox_is_off() {
 }
 
 #[test]
-fn a_network_card_on_datagram_sockets_is_told_of_both() {
-    let net = NetConfig::from_text("dgram=/run/a,remote=/run/b").unwrap();
-    let arguments = arguments(&BackendConfig::Net(net));
-    assert_eq!(arguments[..3], ["--dgram", "/run/a", "/run/b"]);
+fn a_network_card_is_told_what_it_is_attached_to() {
+    let told: [(&str, &[&str]); 7] = [
+        ("tap=tap0", &["--tap=tap0"]),
+        ("bridge=br0", &["--bridge=br0"]),
+        ("macvtap=mv0", &["--macvtap=mv0"]),
+        ("stream=/run/a", &["--stream=/run/a"]),
+        ("stream=/run/a,server=on", &["--stream-server=/run/a"]),
+        ("dgram=/run/a,remote=/run/b", &["--dgram", "/run/a", "/run/b"]),
+        ("user,hostfwd=tcp:1:2+udp:3:4", &["--user-net", "--hostfwd=tcp:1:2", "--hostfwd=udp:3:4"]),
+    ];
+    for (text, expected) in told {
+        let arguments = arguments(&BackendConfig::Net(NetConfig::from_text(text).unwrap()));
+        assert_eq!(arguments[..expected.len()], *expected, "{text}");
+    }
 }
 
 #[test]
