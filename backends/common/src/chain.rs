@@ -90,6 +90,20 @@ pub(crate) enum Origin {
     Resubmitted,
 }
 
+/// Room for the pieces of a chain. It is empty.
+#[derive(Default)]
+pub(crate) struct Room(Vec<iovec>);
+
+// SAFETY: there is no pointer in it.
+unsafe impl Send for Room {}
+
+impl Room {
+    /// For how many pieces.
+    pub(crate) fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+}
+
 /// A descriptor chain, taken from the available ring and not completed yet. It keeps the guest
 /// memory that it describes mapped.
 #[must_use = "a chain that is dropped never completes; complete it or give it back"]
@@ -126,17 +140,18 @@ impl fmt::Debug for Chain {
 }
 
 impl Chain {
-    /// Walks the chain that starts at `head`.
+    /// Walks the chain that starts at `head`, with `room` for what it finds.
     pub(crate) fn walk(
         memory: &Arc<Memory>,
         table: DescriptorTable,
         head: u16,
         origin: Origin,
+        Room(pieces): Room,
     ) -> Self {
         let mut chain = Self {
             head,
             origin,
-            pieces: Vec::new(),
+            pieces,
             readable: 0,
             writable_bytes: 0,
             fault: None,
@@ -280,6 +295,12 @@ impl Chain {
     #[must_use]
     pub fn is_resubmitted(&self) -> bool {
         self.origin == Origin::Resubmitted
+    }
+
+    /// The room of its pieces, for another's.
+    pub(crate) fn into_room(mut self) -> Room {
+        self.pieces.clear();
+        Room(self.pieces)
     }
 
     pub(crate) fn head(&self) -> u16 {

@@ -9,7 +9,7 @@ use crate::test_ring::{INDIRECT, MEMORY, NEXT, SIZE, TABLE, TestRing, WRITE};
 
 fn walk(ring: &TestRing, head: u16) -> Chain {
     let table = DescriptorTable { address: GuestAddress(TABLE), size: SIZE, indirect: true };
-    Chain::walk(&Arc::new(ring.memory.clone()), table, head, Origin::Avail(0))
+    Chain::walk(&Arc::new(ring.memory.clone()), table, head, Origin::Avail(0), Room::default())
 }
 
 #[test]
@@ -98,7 +98,7 @@ fn indirect_tables_need_the_feature() {
     let ring = TestRing::new();
     ring.descriptor(TABLE, 0, (0x9000, 16, INDIRECT, 0));
     let table = DescriptorTable { address: GuestAddress(TABLE), size: SIZE, indirect: false };
-    let chain = Chain::walk(&Arc::new(ring.memory), table, 0, Origin::Resubmitted);
+    let chain = Chain::walk(&Arc::new(ring.memory), table, 0, Origin::Resubmitted, Room::default());
     assert_eq!(chain.buffers().err(), Some(ChainFault::UnexpectedIndirect));
 }
 

@@ -115,6 +115,7 @@ pub trait Worker: Send {
 /// What a worker waits for before it can do more. Being stopped always wakes it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wait<'fd> {
+    pub(crate) again: bool,
     pub(crate) kick: bool,
     pub(crate) fds: [Option<(BorrowedFd<'fd>, PollFlags)>; 2],
     pub(crate) timeout: Option<Duration>,
@@ -126,6 +127,12 @@ impl<'fd> Wait<'fd> {
     /// such a wait, the driver is asked not to kick.
     pub fn kick() -> Self {
         Self { kick: true, ..Self::default() }
+    }
+
+    /// Waits for nothing: there is more to do, and the worker has returned so that others get their
+    /// turn.
+    pub fn nothing() -> Self {
+        Self { again: true, ..Self::default() }
     }
 
     /// Waits for what is added with [`on`](Self::on) and [`within`](Self::within) only; chains

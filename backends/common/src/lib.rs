@@ -69,6 +69,7 @@ pub use file_ring::{FileRing, Transfer, Transferred};
 pub use inflight::{InflightError, Kept};
 pub use limits::{LimitArgs, LimitChange, LimitError, Limiter, Limits, limit};
 pub use panel::{Counter, Limited, Link, Panel, Resize, Terminal};
+pub use reader::write_packet;
 pub use run::run;
 pub use sandbox::{OwnName, Sysno, SystemCall, User, bind};
 pub use shared::MapError;

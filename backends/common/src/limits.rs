@@ -258,6 +258,11 @@ impl Limiter {
         self.take_at(bytes, self.now())
     }
 
+    /// Whether there is any limit.
+    pub fn is_set(&self) -> bool {
+        self.limited.load(Ordering::Acquire)
+    }
+
     /// Whether anything may go through now; what does is charged later, when its size is known.
     ///
     /// # Errors

@@ -119,32 +119,6 @@ impl Reader<'_> {
         Ok(moved)
     }
 
-    /// As [`write_packet`](Self::write_packet), by way of `copy`, into which the packet fits: for a
-    /// small one that takes the kernel less time than to gather its pieces.
-    ///
-    /// # Errors
-    /// That of the system, `WouldBlock` included; nothing is consumed then.
-    pub fn write_copied(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        head: &[u8],
-        copy: &mut [u8],
-    ) -> io::Result<usize> {
-        let len = head.len().saturating_add(self.len());
-        let Some(packet) = copy.get_mut(..len) else { return self.write_packet(fd, head) };
-        let Some((start, rest)) = packet.split_at_mut_checked(head.len()) else {
-            return self.write_packet(fd, head);
-        };
-        start.copy_from_slice(head);
-        self.clone().copy_to(rest);
-        // SAFETY: `packet` is borrowed, and the kernel only reads it.
-        let moved = plainly(|| unsafe {
-            libc::syscall(libc::SYS_write, fd.as_raw_fd(), packet.as_ptr(), packet.len())
-        })?;
-        self.skip(self.len());
-        Ok(moved)
-    }
-
     /// As [`write_packet`](Self::write_packet), for a packet in more pieces than one call takes.
     fn copy_packet(&mut self, fd: BorrowedFd<'_>, head: &[u8]) -> io::Result<usize> {
         let mut packet = head.to_vec();
@@ -161,4 +135,16 @@ impl io::Read for Reader<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         Ok(self.copy_to(bytes))
     }
+}
+
+/// Writes one packet to `fd` with one call. A small one that was copied takes the kernel less time than
+/// to gather its pieces ([`Reader::write_packet`]).
+///
+/// # Errors
+/// That of the system, `WouldBlock` included.
+pub fn write_packet(fd: BorrowedFd<'_>, packet: &[u8]) -> io::Result<usize> {
+    // SAFETY: `packet` is borrowed, and the kernel only reads it.
+    plainly(|| unsafe {
+        libc::syscall(libc::SYS_write, fd.as_raw_fd(), packet.as_ptr(), packet.len())
+    })
 }

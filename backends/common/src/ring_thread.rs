@@ -106,6 +106,9 @@ fn serve_until_stopped(
         vring.begin_round()?;
         let wait = worker.serve(vring)?;
         vring.call_if_wanted()?;
+        if wait.again {
+            continue;
+        }
         let idle = Instant::now();
         let window = if wait.kick { polling.window(wait.polling) } else { Duration::ZERO };
         if !window.is_zero() {

@@ -14,7 +14,7 @@ use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::chain::{Chain, DescriptorTable, Origin};
+use crate::chain::{Chain, DescriptorTable, Origin, Room};
 use crate::device::DeviceError;
 use crate::event;
 use crate::inflight::{InflightError, InflightQueue};
@@ -25,6 +25,10 @@ use crate::metrics::{Metrics, QueueMetrics};
 
 /// How many chains a worker gets before the loop looks at everything else.
 const ROUND: u16 = 128;
+
+/// For how many completed chains the room for their pieces is kept, and how many these may be.
+const SPARE: usize = 64;
+const USUAL_PIECES: usize = 8;
 
 /// The ring can't go on. One ring stops for it; the process and its other rings live.
 #[derive(Debug, thiserror::Error)]
@@ -127,6 +131,8 @@ pub struct Vring {
     losses: u64,
     /// Where what it does is counted, if it is.
     metrics: Option<Arc<Metrics>>,
+    /// Room for the pieces of chains, of those that were completed.
+    spare: Vec<Room>,
 }
 
 impl Vring {
@@ -169,6 +175,7 @@ impl Vring {
             considered: used.0,
             losses,
             metrics: None,
+            spare: Vec::new(),
         };
         vring.check_memory()?;
         Ok(vring)
@@ -291,6 +298,7 @@ impl Vring {
             if let (Some(metrics), Some(taken)) = (self.metrics(), chain.taken) {
                 metrics.completed(taken, chain.readable_bytes(), written);
             }
+            self.recycle(chain);
             position = position.wrapping_add(1);
             self.in_flight = self.in_flight.saturating_sub(1);
         }
@@ -384,13 +392,16 @@ impl Vring {
     /// Asks the driver to kick when it makes more available than was seen. Returns `true` when
     /// there is more already, and waiting would be wrong.
     pub(crate) fn want_kicks(&mut self) -> Result<bool, VringError> {
+        if !self.dry {
+            return Ok(true);
+        }
         // A worker may have given chains back since; it waits for others than those.
         let position = self.queue.next_avail();
         self.queue.set_next_avail(self.seen);
         let memory: &Memory = &self.memory;
         let more = self.queue.enable_notification(memory);
         self.queue.set_next_avail(position);
-        Ok(more.map_err(VringError::Access)? || !self.dry)
+        more.map_err(VringError::Access)
     }
 
     /// The position of the next entry of the available ring, if the driver has filled it.
@@ -431,13 +442,22 @@ impl Vring {
         self.load(address)
     }
 
-    fn walk(&self, head: u16, origin: Origin) -> Chain {
+    /// Keeps the room for the pieces of a chain, as far as usual chains need it.
+    fn recycle(&mut self, chain: Chain) {
+        let room = chain.into_room();
+        if self.spare.len() < SPARE && room.capacity() <= USUAL_PIECES {
+            self.spare.push(room);
+        }
+    }
+
+    fn walk(&mut self, head: u16, origin: Origin) -> Chain {
         let table = DescriptorTable {
             address: GuestAddress(self.queue.desc_table()),
             size: self.size(),
             indirect: self.indirect,
         };
-        Chain::walk(&self.memory, table, head, origin)
+        let room = self.spare.pop().unwrap_or_default();
+        Chain::walk(&self.memory, table, head, origin, room)
     }
 
     /// virtio 1.3 §2.7.8: the ring of used elements follows the flags and the index.

@@ -5,6 +5,7 @@
 //! sockets or vhost-user; that is `atoll-backend`.
 
 mod attachment;
+mod batch;
 mod command;
 mod config_space;
 mod control;

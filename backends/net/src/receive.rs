@@ -301,7 +301,7 @@ impl Worker for Receive {
                 self.drop_packet(Unreceived::NoRoom);
             }
         }
-        Ok(self.until_packet())
+        Ok(Wait::nothing())
     }
 
     fn drain(&mut self, vring: &mut Vring) -> Result<(), VringError> {

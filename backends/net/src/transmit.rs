@@ -1,5 +1,6 @@
 //! From the guest to the TAP, or a socket: one packet a chain (virtio 1.3 §5.1.6.2),
-//! written behind a header of our own, and, if it is large, straight out of the guest's buffers.
+//! written behind a header of our own, and, if it is large, straight out of the guest's buffers. Those
+//! that wait in the ring leave in batches.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![warn(clippy::panic, clippy::unreachable)]
@@ -9,25 +10,24 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use atoll_backend::{Chain, ChainFault, Link, Reader, Vring, VringError, Wait, Worker};
+use atoll_backend::{Chain, Link, Reader, Vring, VringError, Wait, Worker, write_packet};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 
+use crate::Tap;
 use crate::attachment::{Attachment, not_attached};
+use crate::batch::{Batch, Malformed, Outgoing, Packet};
 use crate::gate::{Gate, Untransmitted};
-use crate::header::{HEADER, HeaderFault, SMALL_PACKET, TransmitHeader};
+use crate::header::HEADER;
 use crate::offload::Features;
+use crate::pair::Pair;
 use crate::stream::{Connection, StreamNet};
 
 /// A packet does not leave.
 #[derive(Debug, thiserror::Error)]
 enum Unsent {
-    #[error("a broken chain")]
-    Chain(#[from] ChainFault),
-    #[error("a chain too short for a header")]
-    NoHeader,
     #[error(transparent)]
-    Header(#[from] HeaderFault),
+    Malformed(#[from] Malformed),
     #[error("TAP {name} is down; `ip link set {name} up` lets them pass")]
     Down { name: String },
     #[error("the kernel refuses it")]
@@ -47,7 +47,7 @@ enum Unsent {
 impl Unsent {
     fn reason(&self) -> Untransmitted {
         match self {
-            Self::Chain(_) | Self::NoHeader | Self::Header(_) => Untransmitted::Malformed,
+            Self::Malformed(_) => Untransmitted::Malformed,
             Self::Down { .. } | Self::TapGone { .. } => Untransmitted::HostDown,
             Self::Refused(_) | Self::Later => Untransmitted::Refused,
             Self::NoNetwork(_) => Untransmitted::NoNetwork,
@@ -56,15 +56,25 @@ impl Unsent {
     }
 }
 
+/// What ended the gathering of packets.
+enum Gathered {
+    /// There are enough for now.
+    Enough,
+    /// There are no more.
+    All,
+    /// The limits let the next one through after that time.
+    Throttled(Duration),
+}
+
 /// The worker of a transmit queue.
 pub(crate) struct Transmit {
     attachment: Attachment,
     /// Where a stream was written last.
     connection: Option<Arc<Connection>>,
     gate: Arc<Gate>,
-    features: Features,
-    /// For small packets.
-    copy: Box<[u8]>,
+    /// Empty between two calls, and so is `done`: what left and is not completed yet.
+    batch: Batch,
+    done: Vec<Chain>,
     polling: Duration,
     dropped: u64,
 }
@@ -76,8 +86,8 @@ impl Transmit {
         features: Features,
         polling: Duration,
     ) -> Self {
-        let copy = vec![0; SMALL_PACKET].into_boxed_slice();
-        Self { attachment, connection: None, gate, features, copy, polling, dropped: 0 }
+        let batch = Batch::new(features, matches!(attachment, Attachment::Tap(_)));
+        Self { attachment, connection: None, gate, batch, done: Vec::new(), polling, dropped: 0 }
     }
 
     /// Whether the limits let the chain through now; else how long to wait. With the cable pulled
@@ -90,36 +100,86 @@ impl Transmit {
         self.gate.transmit.check()
     }
 
-    fn send(&mut self, chain: &Chain) -> Result<(), Unsent> {
+    /// Gathers what can leave together.
+    fn gather(&mut self, vring: &mut Vring) -> Result<Gathered, VringError> {
+        while !self.batch.is_full() {
+            let Some(chain) = vring.next()? else { return Ok(Gathered::All) };
+            if let Err(wait) = self.admit(&chain) {
+                vring.count_throttled();
+                vring.give_back(chain)?;
+                return Ok(Gathered::Throttled(wait));
+            }
+            self.batch.add(chain);
+            if self.gate.transmit.is_set() {
+                // What left is charged before the next is let through.
+                break;
+            }
+        }
+        Ok(Gathered::Enough)
+    }
+
+    /// Sends what was gathered. Returns why the rest of it could not leave, which is in the ring again.
+    fn send_all(&mut self, vring: &mut Vring) -> Result<Option<Unsent>, VringError> {
+        let mut stopped = None;
+        while let Some(outgoing) = self.batch.pop_oldest() {
+            match self.send(&outgoing) {
+                Ok(()) => {
+                    let bytes = outgoing.chain.readable_bytes().saturating_sub(HEADER as u64);
+                    self.gate.transmit.charge(bytes);
+                }
+                Err(reason @ (Unsent::Later | Unsent::TapGone { .. })) => {
+                    stopped = Some(reason);
+                    self.batch.put_back(outgoing);
+                    break;
+                }
+                Err(reason) => self.drop_packet(&reason),
+            }
+            self.done.push(outgoing.chain);
+        }
+        if !self.done.is_empty() {
+            vring.complete_together(self.done.drain(..).map(|chain| (chain, 0)))?;
+            // Early enough for it to have more for us before we are done with the next ones.
+            vring.call_if_wanted()?;
+        }
+        while let Some(chain) = self.batch.pop_newest() {
+            vring.give_back(chain)?;
+        }
+        self.batch.clear();
+        Ok(stopped)
+    }
+
+    fn send(&mut self, outgoing: &Outgoing) -> Result<(), Unsent> {
         if !self.gate.is_up() {
             return Err(Unsent::LinkDown);
         }
-        let mut reader = chain.reader()?;
-        let mut bytes = [0; HEADER];
-        if reader.copy_to(&mut bytes) != HEADER {
-            return Err(Unsent::NoHeader);
-        }
-        // From here on the guest may change its copy as it likes.
-        let header = TransmitHeader::parse(bytes, reader.len(), self.features)?;
-        self.write(&mut reader, &header.to_bytes())
-    }
-
-    fn write(&mut self, frame: &mut Reader<'_>, header: &[u8]) -> Result<(), Unsent> {
-        let pair = match &self.attachment {
-            Attachment::Tap(pair) => pair,
-            Attachment::Stream(stream) => return to_stream(stream, &mut self.connection, frame),
+        let packet = match &outgoing.packet {
+            Ok(packet) => packet,
+            Err(fault) => return Err(Unsent::Malformed(*fault)),
+        };
+        let mut frame = outgoing.chain.reader().map_err(Malformed::from)?;
+        frame.skip(HEADER);
+        match &self.attachment {
+            Attachment::Tap(pair) => self.to_tap(pair, &mut frame, packet),
+            Attachment::Stream(stream) => to_stream(stream, &mut self.connection, &mut frame),
             Attachment::Datagrams(socket) => {
-                return socket.write(frame).map_err(|error| match error.kind() {
+                socket.write(&mut frame).map_err(|error| match error.kind() {
                     ErrorKind::WouldBlock => Unsent::Later,
                     _ => Unsent::NoNetwork(error),
-                });
+                })
             }
+        }
+    }
+
+    fn to_tap(&self, pair: &Pair, frame: &mut Reader<'_>, packet: &Packet) -> Result<(), Unsent> {
+        let mut write = |tap: &Tap| match packet {
+            Packet::Copied(copy) => write_packet(tap.as_fd(), self.batch.copy(copy)),
+            Packet::InPlace(header) => frame.write_packet(tap.as_fd(), header),
         };
         let tap = pair.out();
-        let mut written = frame.write_copied(tap.as_fd(), header, &mut self.copy);
+        let mut written = write(tap);
         if written.as_ref().is_err_and(not_attached) && !pair.is_gone() {
             // It went out of use this moment, and another is there.
-            written = frame.write_copied(pair.out().as_fd(), header, &mut self.copy);
+            written = write(pair.out());
         }
         written.map(drop).map_err(|error| match error.kind() {
             ErrorKind::WouldBlock => Unsent::Later,
@@ -166,30 +226,22 @@ impl Transmit {
 
 impl Worker for Transmit {
     fn serve(&mut self, vring: &mut Vring) -> Result<Wait<'_>, VringError> {
-        while let Some(chain) = vring.next()? {
-            if let Err(wait) = self.admit(&chain) {
-                vring.count_throttled();
-                vring.give_back(chain)?;
-                return Ok(self.until_flushed(Wait::no_kick().within(wait)));
+        loop {
+            // If the ring is broken, what came before that leaves all the same.
+            let gathered = self.gather(vring);
+            match self.send_all(vring)? {
+                None => {}
+                Some(gone @ Unsent::TapGone { .. }) => return Err(VringError::Device(gone.into())),
+                Some(_later) => return Ok(Wait::no_kick().on(self.room(), PollFlags::POLLOUT)),
             }
-            match self.send(&chain) {
-                Ok(()) => {
-                    let bytes = chain.readable_bytes().saturating_sub(HEADER as u64);
-                    self.gate.transmit.charge(bytes);
+            match gathered? {
+                Gathered::Enough => {}
+                Gathered::All => return Ok(self.until_flushed(Wait::kick().polling(self.polling))),
+                Gathered::Throttled(wait) => {
+                    return Ok(self.until_flushed(Wait::no_kick().within(wait)));
                 }
-                Err(Unsent::Later) => {
-                    vring.give_back(chain)?;
-                    return Ok(Wait::no_kick().on(self.room(), PollFlags::POLLOUT));
-                }
-                Err(gone @ Unsent::TapGone { .. }) => {
-                    vring.give_back(chain)?;
-                    return Err(VringError::Device(gone.into()));
-                }
-                Err(reason) => self.drop_packet(&reason),
             }
-            vring.complete(chain, 0)?;
         }
-        Ok(self.until_flushed(Wait::kick().polling(self.polling)))
     }
 
     fn drain(&mut self, _vring: &mut Vring) -> Result<(), VringError> {
