@@ -50,7 +50,10 @@ pub(crate) struct Outgoing {
 #[derive(Debug)]
 pub(crate) struct Batch {
     packets: VecDeque<Outgoing>,
-    copies: Box<[u8]>,
+    /// As long as was ever needed.
+    copies: Vec<u8>,
+    /// How much of it may be used, and is.
+    most: usize,
     filled: usize,
     features: Features,
 }
@@ -58,18 +61,13 @@ pub(crate) struct Batch {
 impl Batch {
     /// An empty one. Without `copying` there is nothing to gain from copies.
     pub(crate) fn new(features: Features, copying: bool) -> Self {
-        let copies = if copying { COPIES } else { 0 };
-        Self {
-            packets: VecDeque::new(),
-            copies: vec![0; copies].into_boxed_slice(),
-            filled: 0,
-            features,
-        }
+        let most = if copying { COPIES } else { 0 };
+        Self { packets: VecDeque::new(), copies: Vec::new(), most, filled: 0, features }
     }
 
     /// Whether it takes no more.
     pub(crate) fn is_full(&self) -> bool {
-        let room = self.copies.len().saturating_sub(self.filled);
+        let room = self.most.saturating_sub(self.filled);
         self.packets.len() >= MOST || (self.filled > 0 && room < SMALL_PACKET)
     }
 
@@ -88,15 +86,21 @@ impl Batch {
         let header = TransmitHeader::parse(bytes, reader.len(), self.features)?.to_bytes();
         let len = HEADER.saturating_add(reader.len());
         let end = self.filled.saturating_add(len);
+        if len > SMALL_PACKET || end > self.most {
+            return Ok(Packet::InPlace(header));
+        }
+        if self.copies.len() < end {
+            self.copies.resize(end, 0);
+        }
         match self.copies.get_mut(self.filled..end).and_then(<[u8]>::split_first_chunk_mut) {
-            Some((start, rest)) if len <= SMALL_PACKET => {
+            Some((start, rest)) => {
                 *start = header;
                 reader.copy_to(rest);
                 let copy = self.filled..end;
                 self.filled = end;
                 Ok(Packet::Copied(copy))
             }
-            _ => Ok(Packet::InPlace(header)),
+            None => Ok(Packet::InPlace(header)),
         }
     }
 

@@ -28,6 +28,7 @@ mod options;
 mod pair;
 mod passt;
 mod plug;
+mod posted;
 mod receive;
 mod stream;
 mod stream_server;

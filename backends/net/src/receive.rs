@@ -1,14 +1,14 @@
 //! From the TAP, or a socket, to the guest (virtio 1.3 §5.1.6.4): each packet goes into the chains that
 //! the driver has made available, several of them for one packet where it accepted that. While large
-//! ones come from a TAP they are read straight into those; small ones cost less with a copy.
+//! ones come from a TAP they are read straight into those; small ones cost less with a copy, which is made
+//! for several of them together.
 //!
-//! Chains are taken ahead, as many as the largest packet may need, and kept until packets fill
-//! them. Without any the TAP is left alone: its packets wait there, or are dropped by the kernel.
+//! Without chains the TAP is left alone: its packets wait there, or are dropped by the kernel.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![warn(clippy::panic, clippy::unreachable)]
 
-use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,9 +19,10 @@ use crate::attachment::Attachment;
 use crate::control::Control;
 use crate::filter::{Filter, LOOKED_AT};
 use crate::gate::{Gate, Unreceived};
-use crate::header::{HEADER, MAX_FRAME, NUM_BUFFERS, SMALL_PACKET};
+use crate::header::{HEADER, MAX_FRAME, SMALL_PACKET};
 use crate::offload::Features;
 use crate::pair::Served;
+use crate::posted::Posted;
 use crate::stream::Connection;
 
 /// The largest packet, with its header.
@@ -35,12 +36,48 @@ const PATIENCE: Duration = Duration::from_millis(20);
 /// How many packets after a large one are read straight into the chains, as it would have been.
 const STRAIGHT: u32 = 64;
 /// Packets in one round, after which the driver is called and a stop is looked for.
-const ROUND: usize = 64;
+const ROUND: usize = 128;
+/// Packets that are copied together, at most, and about the room for them.
+const TOGETHER: usize = 32;
+const COPIES: usize = SMALL_PACKET.saturating_mul(16);
 
-/// A packet whose first bytes are in the guest's memory and whose others wait in the spill.
+/// A packet that was read: its first bytes may be in the guest's memory, the others are in the spill
+/// from `start` on.
+#[derive(Clone, Copy)]
+struct Packet {
+    received: Received,
+    start: usize,
+}
+
+impl Packet {
+    fn len(&self) -> usize {
+        self.received.placed.saturating_add(self.received.spilled)
+    }
+
+    /// Where its bytes in the spill are.
+    fn spilled(&self) -> Range<usize> {
+        self.start..self.start.saturating_add(self.received.spilled)
+    }
+}
+
+/// A packet for which there are not enough chains yet.
 struct Held {
-    packet: Received,
+    packet: Packet,
     since: Instant,
+}
+
+/// What ended a round.
+enum Ended {
+    /// Others shall have their turn.
+    Enough,
+    /// No packet is there.
+    NoPacket,
+    /// No chain is there.
+    NoChain,
+    /// There are not enough chains for the packet that is held. It waits for so long.
+    TooFewChains(Duration),
+    /// The limits let the next packet through after that time.
+    Throttled(Duration),
 }
 
 /// The worker of a receive queue.
@@ -57,15 +94,17 @@ pub(crate) struct Receive {
     mergeable: bool,
     /// The room to have before reading a packet.
     wanted: usize,
-    /// Chains taken from the ring and not filled yet, oldest first, and their room.
-    posted: VecDeque<Chain>,
-    room: usize,
+    posted: Posted,
     held: Option<Held>,
+    /// Packets that are about to be copied into the chains that they claimed, each with the number of
+    /// these; empty between two calls. And chains that are full.
+    waiting: Vec<(Packet, usize)>,
+    full: Vec<(Chain, u32)>,
     /// How many packets are still to be read straight into the chains.
     straight: u32,
     polling: Duration,
-    /// Takes small packets, and what does not fit. Only touched, and so only resident, as far as the
-    /// largest of those goes.
+    /// Takes small packets, one behind the other, and what does not fit. Only touched, and so only
+    /// resident, as far as those go.
     spill: Box<[u8]>,
     dropped: u64,
 }
@@ -91,39 +130,15 @@ impl Receive {
             connection: None,
             mergeable: features.mergeable(),
             wanted: if segments { MAX_PACKET } else { USUAL_PACKET },
-            posted: VecDeque::new(),
-            room: 0,
+            posted: Posted::new(features.mergeable()),
             held: None,
+            waiting: Vec::new(),
+            full: Vec::new(),
             straight: 0,
             polling,
-            spill: vec![0; MAX_PACKET].into_boxed_slice(),
+            spill: vec![0; COPIES.saturating_add(MAX_PACKET)].into_boxed_slice(),
             dropped: 0,
         })
-    }
-
-    /// Takes chains until there is room for a packet, or no more of them.
-    fn post(&mut self, vring: &mut Vring) -> Result<(), VringError> {
-        while self.packet_room() < self.wanted && (self.mergeable || self.posted.is_empty()) {
-            let Some(chain) = vring.next()? else { break };
-            let room = room(&chain);
-            if room < HEADER {
-                // Broken, or of no use: the driver gets it back unused.
-                tracing::debug!("a receive chain with {room} bytes of room");
-                vring.complete(chain, 0)?;
-                continue;
-            }
-            self.room = self.room.saturating_add(room);
-            self.posted.push_back(chain);
-        }
-        Ok(())
-    }
-
-    /// The room that one packet may fill.
-    fn packet_room(&self) -> usize {
-        match self.posted.front() {
-            Some(first) if !self.mergeable => room(first),
-            _ => self.room,
-        }
     }
 
     /// Whether the limits let a packet through now; else how long to wait. What comes too fast stays
@@ -133,26 +148,28 @@ impl Receive {
     }
 
     /// Reads a packet into the chains, and the spill; `None` when there is none.
-    fn read(&mut self) -> Result<Option<Received>, VringError> {
-        let chains = match self.straight {
-            0 => 0,
-            _ if self.mergeable => self.posted.len(),
-            _ => 1,
-        };
-        let room = self.posted.iter().take(chains).filter_map(|chain| chain.writer().ok());
+    fn read(&mut self, vring: &mut Vring) -> Result<Option<Packet>, VringError> {
+        if self.straight > 0 {
+            // The chains of those before it are full then.
+            self.copy_waiting(vring)?;
+        }
+        let start = self.waiting.last().map_or(0, |(last, _)| last.spilled().end);
+        let room = self.posted.writers().take(if self.straight > 0 { usize::MAX } else { 0 });
+        let end = start.saturating_add(MAX_PACKET);
+        let spill = self.spill.get_mut(start..end).unwrap_or_default();
         let before = self.connection.as_ref().map(Arc::as_ptr);
-        let packet = self
+        let received = self
             .attachment
-            .read(&mut self.connection, room, &mut self.spill)
+            .read(&mut self.connection, room, spill)
             .map_err(|lost| VringError::Device(lost.into()))?;
         let now = self.connection.as_ref().map(Arc::as_ptr);
         if now.is_some() && now != before && self.attachment.is_another() {
             self.control.ask_to_announce();
         }
+        let packet = received.map(|received| Packet { received, start });
         if let Some(packet) = packet {
-            let len = packet.placed.saturating_add(packet.spilled);
-            self.straight =
-                if len > SMALL_PACKET { STRAIGHT } else { self.straight.saturating_sub(1) };
+            let large = packet.len() > SMALL_PACKET;
+            self.straight = if large { STRAIGHT } else { self.straight.saturating_sub(1) };
         }
         Ok(packet)
     }
@@ -163,7 +180,7 @@ impl Receive {
     }
 
     /// Whether the driver wants a packet that was read.
-    fn is_wanted(&mut self, packet: Received) -> bool {
+    fn is_wanted(&mut self, packet: Packet) -> bool {
         let changes = self.control.changes();
         if changes != self.seen {
             (self.seen, self.filter) = (changes, self.control.filter());
@@ -179,10 +196,10 @@ impl Receive {
 
     /// Copies the first bytes of a packet. Those in the guest's memory may be any by now, which is
     /// the guest's own affair.
-    fn copy_start(&self, packet: Received, start: &mut [u8]) -> usize {
+    fn copy_start(&self, packet: Packet, start: &mut [u8]) -> usize {
         let mut copied = 0usize;
-        let mut placed = packet.placed;
-        for mut writer in self.posted.iter().filter_map(|chain| chain.writer().ok()) {
+        let mut placed = packet.received.placed;
+        for mut writer in self.posted.writers() {
             if placed == 0 {
                 break;
             }
@@ -192,57 +209,28 @@ impl Receive {
             copied = copied.saturating_add(writer.copy_back(room));
             placed = placed.saturating_sub(here);
         }
-        let spilled = self.spill.get(..packet.spilled).unwrap_or_default();
+        let spilled = self.spill.get(packet.spilled()).unwrap_or_default();
         let room = start.get_mut(copied..).unwrap_or_default();
         room.iter_mut().zip(spilled).for_each(|(to, from)| *to = *from);
         copied.saturating_add(room.len().min(spilled.len()))
     }
 
-    /// Completes the chains that `packet` fills. It fits.
-    fn deliver(&mut self, vring: &mut Vring, packet: Received) -> Result<(), VringError> {
-        let len = packet.placed.saturating_add(packet.spilled);
-        let mut covered = 0usize;
-        let chains = self.posted.iter().take_while(|chain| {
-            let needed = covered < len;
-            covered = covered.saturating_add(room(chain));
-            needed
-        });
-        let count = chains.count();
-        self.place_spill(packet, count);
-        self.write_num_buffers(count);
-        let mut left = len;
-        let filled = self.posted.drain(..count).map(|chain| {
-            let room = room(&chain);
-            let written = left.min(room);
-            left = left.saturating_sub(written);
-            self.room = self.room.saturating_sub(room);
-            // A packet is far below 4 GiB.
-            (chain, written as u32)
-        });
-        vring.complete_together(filled)
+    /// Gives `packet` the chains that it fills. It fits.
+    fn deliver(&mut self, vring: &mut Vring, packet: Packet) -> Result<(), VringError> {
+        let chains = self.posted.claim(packet.len());
+        self.waiting.push((packet, chains));
+        // Behind it there is room for the largest, and more behind that for nothing.
+        let is_last = packet.spilled().end > COPIES || packet.received.placed > 0;
+        if is_last || self.waiting.len() >= TOGETHER { self.copy_waiting(vring) } else { Ok(()) }
     }
 
-    /// Copies what spilled behind what was placed.
-    fn place_spill(&self, packet: Received, chains: usize) {
-        let mut skip = packet.placed;
-        let mut rest = self.spill.get(..packet.spilled).unwrap_or_default();
-        for chain in self.posted.iter().take(chains) {
-            let Ok(mut writer) = chain.writer() else { continue };
-            let filled = skip.min(writer.len());
-            writer.skip(filled);
-            skip = skip.saturating_sub(filled);
-            let copied = writer.copy_from(rest);
-            rest = rest.get(copied..).unwrap_or_default();
+    /// Copies the packets that wait, and completes the chains that they fill.
+    fn copy_waiting(&mut self, vring: &mut Vring) -> Result<(), VringError> {
+        for (packet, chains) in self.waiting.drain(..) {
+            let rest = self.spill.get(packet.spilled()).unwrap_or_default();
+            self.posted.fill(chains, packet.received.placed, rest, &mut self.full);
         }
-    }
-
-    /// virtio 1.3 §5.1.6.4.1: the number of chains, and 1 without VIRTIO_NET_F_MRG_RXBUF. The
-    /// kernel leaves the field to us.
-    fn write_num_buffers(&self, chains: usize) {
-        let Some(Ok(mut writer)) = self.posted.front().map(Chain::writer) else { return };
-        writer.skip(NUM_BUFFERS);
-        // No ring has more chains than 16 bits can say.
-        writer.copy_from(&(chains as u16).to_le_bytes());
+        if self.full.is_empty() { Ok(()) } else { vring.complete_together(self.full.drain(..)) }
     }
 
     fn drop_packet(&mut self, why: Unreceived) {
@@ -255,28 +243,27 @@ impl Receive {
         }
         self.dropped = self.dropped.saturating_add(1);
     }
-}
 
-impl Worker for Receive {
-    fn serve(&mut self, vring: &mut Vring) -> Result<Wait<'_>, VringError> {
+    /// Moves packets until there is nothing left to move, or it is others' turn.
+    fn round(&mut self, vring: &mut Vring) -> Result<Ended, VringError> {
         for _ in 0..ROUND {
-            self.post(vring)?;
+            self.posted.take(vring, self.wanted)?;
             let held = self.held.take();
             let packet = match &held {
                 Some(held) => held.packet,
-                None if self.posted.is_empty() => return Ok(Wait::kick().polling(self.polling)),
+                None if self.posted.is_empty() => return Ok(Ended::NoChain),
                 None => {
                     if let Err(wait) = self.admit() {
                         vring.count_throttled();
-                        return Ok(Wait::no_kick().within(wait));
+                        return Ok(Ended::Throttled(wait));
                     }
-                    match self.read()? {
+                    match self.read(vring)? {
                         Some(packet) => packet,
-                        None => return Ok(self.until_packet()),
+                        None => return Ok(Ended::NoPacket),
                     }
                 }
             };
-            let len = packet.placed.saturating_add(packet.spilled);
+            let len = packet.len();
             if !(HEADER..=MAX_PACKET).contains(&len) {
                 self.drop_packet(Unreceived::Length);
             } else if !self.gate.is_up() {
@@ -284,7 +271,7 @@ impl Worker for Receive {
             } else if held.is_none() && !self.is_wanted(packet) {
                 // The next one takes its place.
                 self.drop_packet(Unreceived::Unwanted);
-            } else if len <= self.packet_room() {
+            } else if len <= self.posted.packet_room() {
                 self.gate.receive.charge(len.saturating_sub(HEADER) as u64);
                 self.deliver(vring, packet)?;
             } else if self.mergeable {
@@ -296,29 +283,36 @@ impl Worker for Receive {
                 }
                 self.held = Some(Held { packet, since });
                 self.wanted = self.wanted.max(len);
-                return Ok(Wait::kick().within(left));
+                return Ok(Ended::TooFewChains(left));
             } else {
                 self.drop_packet(Unreceived::NoRoom);
             }
         }
-        Ok(Wait::nothing())
+        Ok(Ended::Enough)
+    }
+}
+
+impl Worker for Receive {
+    fn serve(&mut self, vring: &mut Vring) -> Result<Wait<'_>, VringError> {
+        let ended = self.round(vring);
+        // If the ring is broken, what came before that arrives all the same.
+        self.copy_waiting(vring)?;
+        Ok(match ended? {
+            Ended::Enough => Wait::nothing(),
+            Ended::NoPacket => self.until_packet(),
+            Ended::NoChain => Wait::kick().polling(self.polling),
+            Ended::TooFewChains(time) => Wait::kick().within(time),
+            Ended::Throttled(time) => Wait::no_kick().within(time),
+        })
     }
 
     fn drain(&mut self, vring: &mut Vring) -> Result<(), VringError> {
         // As a cable that is pulled, a stop may cost a packet that was on its way.
         self.held = None;
-        self.room = 0;
-        while let Some(chain) = self.posted.pop_back() {
-            vring.give_back(chain)?;
-        }
+        self.posted.give_back(vring)?;
         if self.dropped > 0 {
             tracing::info!("{} packets for the guest were dropped", self.dropped);
         }
         Ok(())
     }
-}
-
-/// The bytes that can be written to a chain: none if it is broken.
-fn room(chain: &Chain) -> usize {
-    chain.writer().map_or(0, |writer| writer.len())
 }

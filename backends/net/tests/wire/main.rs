@@ -7,6 +7,7 @@
 )]
 
 mod attachments;
+mod bursts;
 mod commands;
 mod control;
 mod dpdk;
