@@ -166,6 +166,7 @@ fn what_was_flushed_is_there_after_a_power_cut() {
         ("raw", "--aio=threads"),
         ("raw", "--cache=none"),
         ("qcow2", "--cache=writeback"),
+        ("qcow2", "--cache=none"),
     ] {
         let Some(host) = Host::new(format) else { return };
         let (model, after) = before_and_after(&host, option, true);
