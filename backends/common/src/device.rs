@@ -117,6 +117,7 @@ pub trait Worker: Send {
 pub struct Wait<'fd> {
     pub(crate) again: bool,
     pub(crate) kick: bool,
+    pub(crate) ahead: u16,
     pub(crate) fds: [Option<(BorrowedFd<'fd>, PollFlags)>; 2],
     pub(crate) timeout: Option<Duration>,
     pub(crate) polling: Duration,
@@ -133,6 +134,15 @@ impl<'fd> Wait<'fd> {
     /// turn.
     pub fn nothing() -> Self {
         Self { again: true, ..Self::default() }
+    }
+
+    /// Waits until there are `ahead` chains more than one, as far as the driver can be asked for that: for
+    /// who can use several at once, and knows that the driver has so many to give. With
+    /// [`kick`](Self::kick) only, and [`within`](Self::within) a time, should the driver not have them.
+    #[must_use]
+    pub fn ahead(mut self, ahead: u16) -> Self {
+        self.ahead = ahead;
+        self
     }
 
     /// Waits for what is added with [`on`](Self::on) and [`within`](Self::within) only; chains

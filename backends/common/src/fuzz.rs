@@ -188,7 +188,7 @@ pub fn serve_queue(data: &[u8], device: &dyn Device, index: u16) {
         vring.begin_round()?;
         worker.serve(&mut vring)?;
         vring.call_if_wanted()?;
-        vring.want_kicks()
+        vring.want_kicks(0)
     };
     let mut rounds = (0..ROUNDS).map(|_| round());
     // Until there is no more to do, or the ring breaks.

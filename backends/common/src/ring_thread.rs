@@ -118,7 +118,7 @@ fn serve_until_stopped(
             }
             polling.missed();
         }
-        let more = wait.kick && vring.want_kicks()?;
+        let more = wait.kick && vring.want_kicks(wait.ahead)?;
         vring.check_memory()?;
         if more {
             continue;

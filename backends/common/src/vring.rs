@@ -389,19 +389,24 @@ impl Vring {
         Ok(!self.resubmit.is_empty() || self.available()?.is_some())
     }
 
-    /// Asks the driver to kick when it makes more available than was seen. Returns `true` when
-    /// there is more already, and waiting would be wrong.
-    pub(crate) fn want_kicks(&mut self) -> Result<bool, VringError> {
+    /// Asks the driver to kick when it makes more available than was seen, and than `ahead` chains besides
+    /// where it can be told so. Returns `true` when there is as much already, and waiting would be wrong.
+    pub(crate) fn want_kicks(&mut self, ahead: u16) -> Result<bool, VringError> {
         if !self.dry {
             return Ok(true);
         }
+        let ahead = if self.queue.event_idx_enabled() { ahead } else { 0 };
         // A worker may have given chains back since; it waits for others than those.
         let position = self.queue.next_avail();
-        self.queue.set_next_avail(self.seen);
+        // virtio 1.3 §2.7.10: a kick is due when the index goes past `avail_event`.
+        self.queue.set_next_avail(self.seen.wrapping_add(ahead));
         let memory: &Memory = &self.memory;
-        let more = self.queue.enable_notification(memory);
+        let asked = self.queue.enable_notification(memory);
         self.queue.set_next_avail(position);
-        more.map_err(VringError::Access)
+        asked.map_err(VringError::Access)?;
+        // Read behind the fence that is in there.
+        let now = self.queue.avail_idx(memory, Ordering::Acquire).map_err(VringError::Access)?;
+        Ok(now.0.wrapping_sub(self.seen) > ahead)
     }
 
     /// The position of the next entry of the available ring, if the driver has filled it.

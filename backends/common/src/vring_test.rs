@@ -95,9 +95,9 @@ fn who_gave_back_waits_for_more_than_that() {
     assert!(vring.next().unwrap().is_none());
     vring.give_back(second).unwrap();
     vring.give_back(first).unwrap();
-    assert!(!vring.want_kicks().unwrap(), "two chains are not enough; sleep");
+    assert!(!vring.want_kicks(0).unwrap(), "two chains are not enough; sleep");
     ring.make_available(2);
-    assert!(vring.want_kicks().unwrap(), "a third came; look again");
+    assert!(vring.want_kicks(0).unwrap(), "a third came; look again");
     assert_eq!(heads(&mut vring), [0, 1, 2]);
 }
 
@@ -108,15 +108,31 @@ fn kicks_are_asked_for_and_silenced_by_flag_and_by_event() {
     vring.begin_round().unwrap();
     assert_eq!(ring.load(USED), 1);
     assert!(vring.next().unwrap().is_none());
-    assert!(!vring.want_kicks().unwrap());
+    assert!(!vring.want_kicks(0).unwrap());
     assert_eq!(ring.load(USED), 0);
 
     let ring = ring_with(3);
     let setup = RingSetup { event_idx: true, ..ring.setup() };
     let mut vring = Vring::new(setup, &ring.memory).unwrap();
     assert_eq!(heads(&mut vring), [0, 1, 2]);
-    assert!(!vring.want_kicks().unwrap());
+    assert!(!vring.want_kicks(0).unwrap());
     assert_eq!(ring.load(USED + 4 + 8 * u64::from(SIZE)), 3);
+}
+
+#[test]
+fn a_kick_can_be_asked_for_when_several_chains_are_there() {
+    let mut ring = ring_with(3);
+    let setup = RingSetup { event_idx: true, ..ring.setup() };
+    let mut vring = Vring::new(setup, &ring.memory).unwrap();
+    assert_eq!(heads(&mut vring), [0, 1, 2]);
+    assert!(!vring.want_kicks(2).unwrap());
+    assert_eq!(ring.load(USED + 4 + 8 * u64::from(SIZE)), 5);
+    ring.make_available(0);
+    ring.make_available(1);
+    assert!(!vring.want_kicks(2).unwrap(), "two are not enough");
+    ring.make_available(2);
+    assert!(vring.want_kicks(2).unwrap(), "a third came; look again");
+    assert!(vring.want_kicks(0).unwrap());
 }
 
 #[test]
@@ -125,7 +141,7 @@ fn a_worker_that_stops_early_is_called_again_without_a_kick() {
     let mut vring = ring.vring();
     let chain = vring.next().unwrap().unwrap();
     vring.complete(chain, 0).unwrap();
-    assert!(vring.want_kicks().unwrap());
+    assert!(vring.want_kicks(0).unwrap());
 }
 
 #[test]
@@ -141,7 +157,7 @@ fn a_round_ends_under_a_driver_that_never_pauses() {
         taken += 1;
         assert!(taken < 10_000);
     }
-    assert!(vring.want_kicks().unwrap(), "there is more, so it goes on at once");
+    assert!(vring.want_kicks(0).unwrap(), "there is more, so it goes on at once");
     vring.begin_round().unwrap();
     assert!(vring.next().unwrap().is_some());
 }

@@ -28,6 +28,8 @@ const STACK: usize = 256 * 1024;
 pub(crate) struct Line {
     /// Never held while anybody is waited for; a write to a file may have to wait for its disk.
     carrier: Mutex<Carrier>,
+    /// Held while waiting for the carrier, so that who gives it back does not take it again first.
+    turn: Mutex<()>,
     pub(crate) watches: Arc<Watches>,
     /// Whether a ring's thread does its direction's work.
     pub(crate) receiving: AtomicBool,
@@ -47,6 +49,7 @@ impl Line {
         let carrier = Carrier::new(outlet, watcher, Arc::clone(&watches), replay);
         Ok(Self {
             carrier: Mutex::new(carrier),
+            turn: Mutex::default(),
             watches,
             receiving: AtomicBool::new(false),
             transmitting: AtomicBool::new(false),
@@ -55,7 +58,9 @@ impl Line {
         })
     }
 
+    /// What carries the bytes, for one who comes at a time, in the order in which they come.
     pub(crate) fn carrier(&self) -> MutexGuard<'_, Carrier> {
+        let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.carrier.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

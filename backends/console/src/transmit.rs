@@ -3,7 +3,6 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use atoll_backend::{Vring, VringError, Wait, Worker};
 use nix::poll::PollFlags;
@@ -74,7 +73,7 @@ impl Worker for Transmit {
             match taken {
                 Taken::Some => {}
                 Taken::All => break Wait::kick(),
-                Taken::Part if carrier.room() > 0 => break Wait::no_kick().within(Duration::ZERO),
+                Taken::Part if carrier.room() > 0 => break Wait::nothing(),
                 // For the slowest reader, as long as there is patience with it.
                 Taken::Part => {
                     break Wait::no_kick().within(carrier.patience().unwrap_or_default());

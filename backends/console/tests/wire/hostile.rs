@@ -2,9 +2,12 @@
 
 use std::io::{Read, Write};
 
-use atoll_driver::{Buffer, DESC_INDIRECT, DESC_NEXT, Descriptor, HostileChain, TIMEOUT};
+use atoll_driver::{
+    Buffer, DESC_INDIRECT, DESC_NEXT, Descriptor, FrontEnd, HostileChain, INDIRECT_DESC, Memory,
+    TIMEOUT,
+};
 
-use crate::rig::{RECEIVE, Rig, TRANSMIT, connect};
+use crate::rig::{Guest, RECEIVE, Rig, TRANSMIT, connect, eventually};
 
 fn start() -> Rig {
     Rig::start(|dir| vec![format!("--unix={}", dir.join("tty").display())])
@@ -84,4 +87,34 @@ fn a_ring_whose_index_jumps_stops_alone() {
     assert_eq!(rig.guest.read(12), b"still typing");
     drop(client);
     check_alive(&mut rig);
+}
+
+#[test]
+fn a_guest_that_prints_without_end_keeps_nobody_from_attaching_and_typing() {
+    let rig = start();
+    rig.guest.device.disconnect();
+    let memory = Memory::new(24 << 20).unwrap();
+    let device = FrontEnd::connect(rig.path("front-end.sock"), memory.clone()).unwrap();
+    let mut guest = Guest::negotiate(device, INDIRECT_DESC);
+    // Each chain is a GiB long, and there are 60.
+    let address = memory.allocate(16 << 20, 1).unwrap();
+    let piece = Descriptor { addr: address, len: 16 << 20, flags: DESC_NEXT, next: 0 };
+    let mut pieces: Vec<_> = (1..=64).map(|next| Descriptor { next, ..piece }).collect();
+    pieces[63] = Descriptor { flags: 0, ..piece };
+    let ring = guest.transmit.ring().clone();
+    let table = ring.write_table(&pieces).unwrap();
+    let chain = Descriptor { addr: table, len: 16 * 64, flags: DESC_INDIRECT, next: 0 };
+    for head in 0..60 {
+        ring.write_descriptor(head, chain).unwrap();
+        guest.transmit.adopt(head);
+        ring.push_head(head).unwrap();
+    }
+    guest.transmit.kick().unwrap();
+    eventually("the first to be printed", || (ring.used_index().unwrap() > 0).then_some(()));
+    let mut client = connect(&rig.path("tty"));
+    client.write_all(b"stop").unwrap();
+    assert_eq!(guest.read(4), b"stop");
+    client.read_exact(&mut [0; 1000]).unwrap();
+    let printed = ring.used_index().unwrap();
+    assert!(printed < 60, "it has printed all before anybody came");
 }

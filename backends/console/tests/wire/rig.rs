@@ -126,7 +126,7 @@ impl Guest {
         guest
     }
 
-    fn post(&mut self, address: u64) {
+    pub(crate) fn post(&mut self, address: u64) {
         let head = self.receive.submit(&[Buffer::writable(address, BUFFER as u32)]).unwrap();
         self.posted.push((head, address));
     }
@@ -158,12 +158,18 @@ impl Guest {
     pub(crate) fn read(&mut self, len: usize) -> Vec<u8> {
         let mut typed = Vec::new();
         while typed.len() < len {
-            let used = self.receive.wait(TIMEOUT).unwrap();
-            let address = take(&mut self.posted, used.head);
-            typed.extend(self.device.memory().get(address, used.len as usize).unwrap());
+            let (address, keys) = self.take_keys();
+            typed.extend(keys);
             self.post(address);
         }
         typed
+    }
+
+    /// What was typed into the next buffer, which the device does not get back.
+    pub(crate) fn take_keys(&mut self) -> (u64, Vec<u8>) {
+        let used = self.receive.wait(TIMEOUT).unwrap();
+        let address = take(&mut self.posted, used.head);
+        (address, self.device.memory().get(address, used.len as usize).unwrap())
     }
 
     /// Columns and rows, as the driver reads them.

@@ -9,11 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use atoll_driver::{Buffer, TIMEOUT};
+use atoll_driver::{Buffer, EVENT_IDX, FrontEnd, Memory, TIMEOUT};
 use nix::pty::{OpenptyResult, Winsize, openpty};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
-use crate::rig::{F_SIZE, MOMENT, RECEIVE, Rig, TRANSMIT, connect, eventually, pattern, reader};
+use crate::rig::{
+    F_SIZE, Guest, MOMENT, RECEIVE, Rig, TRANSMIT, connect, eventually, pattern, reader,
+};
 
 const MIB: usize = 1 << 20;
 
@@ -402,6 +404,29 @@ fn who_types_and_leaves_at_a_guest_that_takes_no_keys_keeps_nobody_out() {
     let mut got = [0; 4];
     last.read_exact(&mut got).unwrap();
     assert_eq!(&got, b"news");
+}
+
+#[test]
+fn a_driver_that_keeps_most_of_its_buffers_gets_all_keys_all_the_same() {
+    let rig = start();
+    rig.guest.device.disconnect();
+    let memory = Memory::new(1 << 20).unwrap();
+    let device = FrontEnd::connect(rig.path("front-end.sock"), memory.clone()).unwrap();
+    let mut guest = Guest::negotiate(device, EVENT_IDX);
+    let typed = pattern(64 << 10);
+    client(&rig).write_all(&typed).unwrap();
+    // All of the first ones, and from then on the same one again and again.
+    let mut got = Vec::new();
+    for _ in 0..16 {
+        let (_address, bytes) = guest.take_keys();
+        got.extend(bytes);
+    }
+    let address = memory.allocate(1 << 10, 1).unwrap();
+    while got.len() < typed.len() {
+        guest.post(address);
+        got.extend(guest.take_keys().1);
+    }
+    assert!(got == typed, "the input differs");
 }
 
 /// A terminal with a window of this size: its two ends.

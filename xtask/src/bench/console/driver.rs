@@ -43,7 +43,10 @@ pub(crate) fn measure() -> Result<ExitCode> {
         )?;
         wait_for("the process", || front_end.exists().then_some(()));
         let mut guest = ConsoleGuest::attach(&front_end, buffer, 64)?;
-        let stream = UnixStream::connect(&tty)?;
+        let mut stream = UnixStream::connect(&tty)?;
+        // What is printed before it is attached is not all kept.
+        guest.print(b"!")?;
+        stream.read_exact(&mut [0])?;
         row(&format!("from the driver, {} KiB buffers", buffer >> 10), || {
             let began = Instant::now();
             let reading = read_all(stream.try_clone()?);
