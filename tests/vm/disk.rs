@@ -75,17 +75,23 @@ fn file_systems_are_sound_and_what_they_trim_shrinks_the_file() {
 }
 
 #[test]
-fn a_file_system_on_qcow2_is_sound_and_trimmed_under_qemu() {
+fn file_systems_are_sound_and_trimmed_under_qemu() {
     require!(Program("qemu-system-x86_64"), Artifact("root.ext4"));
-    let (root, image) = (Image::debian(), Image::qcow2(256 * MIB));
-    let mut tools = Backend::blk(&root, &["--read-only"]);
-    let mut disk = Backend::blk(&image, &["--format=qcow2"]);
-    let mut guest = qemu::builder().disk(tools.socket()).disk(disk.socket()).boot();
+    let (root, qcow2, raw) = (Image::debian(), Image::qcow2(256 * MIB), Image::blank(512 * MIB));
+    let backends = [
+        Backend::blk(&root, &["--read-only"]),
+        Backend::blk(&qcow2, &["--format=qcow2"]),
+        Backend::blk(&raw, &[]),
+    ];
+    let builder = backends.iter().fold(qemu::builder(), |qemu, disk| qemu.disk(disk.socket()));
+    let mut guest = builder.boot();
     load::prepare(&mut guest);
-    use_and_trim(&mut guest, EXT4, "/dev/vdb", &image);
+    use_and_trim(&mut guest, EXT4, "/dev/vdb", &qcow2);
+    use_and_trim(&mut guest, XFS, "/dev/vdc", &raw);
     guest.power_off();
-    assert_eq!(tools.stop().code, 0);
-    assert_eq!(disk.stop().code, 0);
+    for mut backend in backends {
+        assert_eq!(backend.stop().code, 0);
+    }
 }
 
 /// A kind of file system, by the programs of Debian's that make it and look for faults.
