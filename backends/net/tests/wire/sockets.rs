@@ -244,3 +244,37 @@ fn frames_pass_over_datagram_sockets_whoever_was_there_first() {
     let (status, _) = rig.process.terminate().unwrap();
     assert!(status.success() && !local.exists());
 }
+
+/// Frames that follow a long one get headers of their own, empty ones.
+fn check_headers(rig: &mut Rig, mut say: impl FnMut(&[u8])) {
+    rig.post(1, 2048);
+    say(&frame(GUEST_MAC, HOST_MAC, &[0xee; 1500]));
+    rig.next_packet();
+    // They wait for buffers, and are read one behind the other.
+    (0..3).for_each(|number| say(&frame(GUEST_MAC, HOST_MAC, &[number; 60])));
+    rig.post(3, 1536);
+    for number in 0..3 {
+        let (header, got) = rig.next_packet();
+        assert_eq!(header, NetHeader { num_buffers: 1, ..NetHeader::default() });
+        assert_eq!(got, frame(GUEST_MAC, HOST_MAC, &[number; 60]));
+    }
+}
+
+#[test]
+fn frames_that_come_without_a_header_get_an_empty_one() {
+    if network::enter().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (local, remote) = (dir.path().join("card.sock"), dir.path().join("peer.sock"));
+    let args = ["--dgram".into(), local.display().to_string(), remote.display().to_string()];
+    let mut rig = Rig::serve(FEATURES, &args);
+    let peer = UnixDatagram::bind(&remote).unwrap();
+    check_headers(&mut rig, |frame| assert_eq!(peer.send_to(frame, &local).unwrap(), frame.len()));
+
+    let path = dir.path().join("switch.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut rig = Rig::serve(FEATURES, &[format!("--stream={}", path.display())]);
+    let mut peer = accept(&listener);
+    check_headers(&mut rig, |frame| say(&mut peer, frame));
+}
