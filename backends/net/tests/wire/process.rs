@@ -74,7 +74,7 @@ fn at_rest_it_costs_no_processor_time_and_little_memory() {
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(rig.process.cpu_nanoseconds().unwrap(), before, "it slept all the time");
     let anonymous = rig.process.anonymous_kib().unwrap();
-    assert!(anonymous <= 1280, "{anonymous} KiB of heap and stacks");
+    assert!(anonymous <= 1024, "{anonymous} KiB of heap and stacks");
     if cfg!(not(debug_assertions)) {
         let private = rig.process.private_kib().unwrap();
         assert!(private <= 3 * 1024, "{private} KiB of private memory");
