@@ -14,6 +14,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 use crate::buffers::{Reader, Writer};
 use crate::memory::Memory;
+use crate::room::Room;
 
 /// The longest chain served, in descriptors, and the largest queue: what Linux takes for one
 /// vectored call, and what other implementations allow.
@@ -90,20 +91,6 @@ pub(crate) enum Origin {
     Resubmitted,
 }
 
-/// Room for the pieces of a chain. It is empty.
-#[derive(Default)]
-pub(crate) struct Room(Vec<iovec>);
-
-// SAFETY: there is no pointer in it.
-unsafe impl Send for Room {}
-
-impl Room {
-    /// For how many pieces.
-    pub(crate) fn capacity(&self) -> usize {
-        self.0.capacity()
-    }
-}
-
 /// A descriptor chain, taken from the available ring and not completed yet. It keeps the guest
 /// memory that it describes mapped.
 #[must_use = "a chain that is dropped never completes; complete it or give it back"]
@@ -140,18 +127,18 @@ impl fmt::Debug for Chain {
 }
 
 impl Chain {
-    /// Walks the chain that starts at `head`, with `room` for what it finds.
+    /// Walks the chain that starts at `head`, with room for what it finds.
     pub(crate) fn walk(
         memory: &Arc<Memory>,
         table: DescriptorTable,
         head: u16,
         origin: Origin,
-        Room(pieces): Room,
+        room: Room,
     ) -> Self {
         let mut chain = Self {
             head,
             origin,
-            pieces,
+            pieces: room.into_pieces(),
             readable: 0,
             writable_bytes: 0,
             fault: None,
@@ -298,9 +285,8 @@ impl Chain {
     }
 
     /// The room of its pieces, for another's.
-    pub(crate) fn into_room(mut self) -> Room {
-        self.pieces.clear();
-        Room(self.pieces)
+    pub(crate) fn into_room(self) -> Room {
+        Room::of(self.pieces)
     }
 
     pub(crate) fn head(&self) -> u16 {

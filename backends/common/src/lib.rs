@@ -46,6 +46,7 @@ mod queue;
 mod reader;
 mod ring_thread;
 mod rings;
+mod room;
 mod run;
 mod sandbox;
 mod serve;

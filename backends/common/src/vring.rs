@@ -14,7 +14,7 @@ use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{Bytes, GuestAddress};
 
-use crate::chain::{Chain, DescriptorTable, Origin, Room};
+use crate::chain::{Chain, DescriptorTable, Origin};
 use crate::device::DeviceError;
 use crate::event;
 use crate::inflight::{InflightError, InflightQueue};
@@ -22,13 +22,10 @@ use crate::kill_point::{self, Step};
 use crate::lost_memory;
 use crate::memory::Memory;
 use crate::metrics::{Metrics, QueueMetrics};
+use crate::room::Rooms;
 
 /// How many chains a worker gets before the loop looks at everything else.
 const ROUND: u16 = 128;
-
-/// For how many completed chains the room for their pieces is kept, and how many these may be.
-const SPARE: usize = 64;
-const USUAL_PIECES: usize = 8;
 
 /// The ring can't go on. One ring stops for it; the process and its other rings live.
 #[derive(Debug, thiserror::Error)]
@@ -131,8 +128,8 @@ pub struct Vring {
     losses: u64,
     /// Where what it does is counted, if it is.
     metrics: Option<Arc<Metrics>>,
-    /// Room for the pieces of chains, of those that were completed.
-    spare: Vec<Room>,
+    /// Of chains that were completed.
+    spare: Rooms,
 }
 
 impl Vring {
@@ -175,7 +172,7 @@ impl Vring {
             considered: used.0,
             losses,
             metrics: None,
-            spare: Vec::new(),
+            spare: Rooms::default(),
         };
         vring.check_memory()?;
         Ok(vring)
@@ -298,7 +295,7 @@ impl Vring {
             if let (Some(metrics), Some(taken)) = (self.metrics(), chain.taken) {
                 metrics.completed(taken, chain.readable_bytes(), written);
             }
-            self.recycle(chain);
+            self.spare.keep(chain.into_room());
             position = position.wrapping_add(1);
             self.in_flight = self.in_flight.saturating_sub(1);
         }
@@ -447,22 +444,13 @@ impl Vring {
         self.load(address)
     }
 
-    /// Keeps the room for the pieces of a chain, as far as usual chains need it.
-    fn recycle(&mut self, chain: Chain) {
-        let room = chain.into_room();
-        if self.spare.len() < SPARE && room.capacity() <= USUAL_PIECES {
-            self.spare.push(room);
-        }
-    }
-
     fn walk(&mut self, head: u16, origin: Origin) -> Chain {
         let table = DescriptorTable {
             address: GuestAddress(self.queue.desc_table()),
             size: self.size(),
             indirect: self.indirect,
         };
-        let room = self.spare.pop().unwrap_or_default();
-        Chain::walk(&self.memory, table, head, origin, room)
+        Chain::walk(&self.memory, table, head, origin, self.spare.take())
     }
 
     /// virtio 1.3 §2.7.8: the ring of used elements follows the flags and the index.
