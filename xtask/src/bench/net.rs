@@ -7,6 +7,7 @@ mod card;
 mod dpdk;
 mod limit;
 mod reply;
+mod side;
 mod wire;
 mod work;
 

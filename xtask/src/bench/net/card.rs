@@ -14,6 +14,7 @@ use atoll_tests::program;
 use atoll_tests::scratch::Scratch;
 
 use super::reply::{self, TURNED};
+use super::side::Side;
 use super::wire::{self, WAITING, Wire};
 use super::work::{Contender, Figures, RUN, WARM_UP};
 use crate::bench::cpu;
@@ -22,6 +23,10 @@ use crate::bench::cpu;
 const QUEUE: u16 = 256;
 /// Linux's, for frames of usual size with mergeable buffers.
 const BUFFER: u32 = 1536;
+/// How many packets it adds before it shows them: Linux shows each, or some together (`xmit_more`).
+const SHOWN: usize = 16;
+/// How many it takes before it gives new buffers for them (Linux's `NAPI_POLL_WEIGHT`).
+const TAKEN: usize = 64;
 /// How long who answers sleeps before it looks whether to end.
 const LOOK: Duration = Duration::from_millis(50);
 /// What Linux accepts of what matters here: CSUM, GUEST_CSUM, GUEST_TSO4 and 6, HOST_TSO4 and 6, and
@@ -61,7 +66,9 @@ impl Card {
         let mut command = Command::new(program::ours("atoll-net"));
         command.arg(format!("--socket-path={}", socket.display()));
         command.arg(format!("--tap={interface}")).args(options);
-        let process = Process::run(command.stdin(Stdio::null()).stdout(Stdio::null()))
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let process = Side::Device
+            .run(|| Ok(Process::run(&mut command)?))
             .with_context(|| format!("cannot start {name}"))?;
         let memory = Memory::new(16 << 20)?;
         let mut front_end = FrontEnd::connect(&socket, memory.clone())?;
@@ -130,15 +137,40 @@ impl Card {
         let (mut count, end) = (0, Instant::now() + time);
         while Instant::now() < end {
             while self.transmit.free() > 0 {
-                let buffer = self.idle.pop().context("more packets than buffers")?;
-                self.add(buffer, len)?;
+                for _ in 0..self.transmit.free().min(SHOWN) {
+                    let buffer = self.idle.pop().context("more packets than buffers")?;
+                    self.add(buffer, len)?;
+                }
+                self.transmit.publish()?;
             }
-            self.transmit.publish()?;
             self.transmit.wait_until_used(QUEUE / 4 * 3, TIMEOUT)?;
             count += self.reclaim()?;
         }
+        Ok(count + self.finish_sending()?)
+    }
+
+    /// Takes back all that was sent, when it has left. Returns how many that were.
+    fn finish_sending(&mut self) -> Result<u64> {
         self.transmit.wait_until_used(QUEUE - self.transmit.free() as u16, TIMEOUT)?;
-        Ok(count + self.reclaim()?)
+        self.reclaim()
+    }
+
+    /// Takes all that wait.
+    fn take_all(&mut self) -> Result<()> {
+        let mut unposted = WAITING - self.refill(WAITING)?;
+        let mut left = WAITING;
+        while left > 0 {
+            let mut used = Some(self.receive.wait(TIMEOUT)?);
+            let enough = left.saturating_sub(TAKEN);
+            while let Some(filled) = used {
+                self.idle.push(get(&self.received, filled)?);
+                left -= 1;
+                used = if left > enough { self.receive.take_used()? } else { None };
+            }
+            // No more than will be filled: what comes later waits for the next run.
+            unposted -= self.refill(unposted)?;
+        }
+        Ok(())
     }
 
     /// Turns round what comes until it is to end.
@@ -184,34 +216,29 @@ impl Contender for Card {
 
     fn send(&mut self, len: usize) -> Result<Figures> {
         let packet = [vec![0; NET_HEADER], wire::frame(len)].concat();
+        // Among them may be answers, which are not to be sent again.
+        self.finish_sending()?;
         for buffer in &self.idle {
             self.memory.write(*buffer, &packet)?;
         }
         let len = u32::try_from(packet.len())?;
-        self.send_for(len, WARM_UP)?;
-        let (cpu, start) = (cpu::nanoseconds(self.process.id())?, Instant::now());
-        let count = self.send_for(len, RUN)?;
-        let seconds = start.elapsed().as_secs_f64();
-        Ok(Figures::of_frames(count, seconds, cpu::nanoseconds(self.process.id())? - cpu))
+        Side::Driver.run(|| {
+            self.send_for(len, WARM_UP)?;
+            let (cpu, start) = (cpu::nanoseconds(self.process.id())?, Instant::now());
+            let count = self.send_for(len, RUN)?;
+            let seconds = start.elapsed().as_secs_f64();
+            Ok(Figures::of_frames(count, seconds, cpu::nanoseconds(self.process.id())? - cpu))
+        })
     }
 
     fn take(&mut self, len: usize) -> Result<Figures> {
         self.wire.fill(len)?;
-        let (cpu, start) = (cpu::nanoseconds(self.process.id())?, Instant::now());
-        let mut unposted = WAITING - self.refill(WAITING)?;
-        let mut left = WAITING;
-        while left > 0 {
-            let mut used = Some(self.receive.wait(TIMEOUT)?);
-            while let Some(filled) = used {
-                self.idle.push(get(&self.received, filled)?);
-                left -= 1;
-                used = self.receive.take_used()?;
-            }
-            // No more than will be filled: what comes later waits for the next run.
-            unposted -= self.refill(unposted)?;
-        }
-        let seconds = start.elapsed().as_secs_f64();
-        Ok(Figures::of_frames(WAITING as u64, seconds, cpu::nanoseconds(self.process.id())? - cpu))
+        Side::Driver.run(|| {
+            let (cpu, start) = (cpu::nanoseconds(self.process.id())?, Instant::now());
+            self.take_all()?;
+            let (seconds, count) = (start.elapsed().as_secs_f64(), WAITING as u64);
+            Ok(Figures::of_frames(count, seconds, cpu::nanoseconds(self.process.id())? - cpu))
+        })
     }
 
     fn answer(&mut self, len: usize) -> Result<Figures> {

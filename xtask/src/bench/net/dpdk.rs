@@ -13,12 +13,15 @@ use atoll_driver::{Process, TIMEOUT};
 use atoll_tests::program;
 use atoll_tests::scratch::Scratch;
 
+use super::side::Side;
 use super::wire::{WAITING, Wire};
 use super::work::{Contender, Figures, RUN, WARM_UP};
 use crate::bench::cpu;
 
 const TESTPMD: &str = "dpdk-testpmd";
 const PROMPT: &str = "testpmd> ";
+/// How often it is looked how many frames were taken, while two others want a CPU each.
+const LOOK: Duration = Duration::from_micros(100);
 
 /// DPDK's program, which does what it is told on its standard input.
 struct Testpmd {
@@ -28,9 +31,9 @@ struct Testpmd {
 }
 
 impl Testpmd {
-    /// Starts it with devices, its frames on `cpu`.
-    fn start(scratch: &Scratch, name: &str, cpu: u8, devices: &[String]) -> Result<Self> {
-        let said = scratch.join(name);
+    /// Starts it with devices, its frames on the CPU of `side`.
+    fn start(scratch: &Scratch, name: &str, side: Side, devices: &[String]) -> Result<Self> {
+        let (said, cpu) = (scratch.join(name), side.cpu()?);
         let mut command = Command::new(TESTPMD);
         command.arg(format!("--lcores=0@0,1@{cpu}"));
         // Memory that it can share without huge pages, and nothing left in the file system.
@@ -107,7 +110,8 @@ impl Dpdk {
         let mut command = Command::new(program::ours("atoll-net"));
         command.arg(format!("--socket-path={}", socket.display()));
         command.arg(format!("--tap={interface}"));
-        let process = Process::run(command.stdin(Stdio::null()).stdout(Stdio::null()))?;
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let process = Side::Device.run(|| Ok(Process::run(&mut command)?))?;
         atoll_tests::wait_for("its socket", || socket.exists().then_some(()));
         let driver = Self::driver(&scratch)?;
         let name = "DPDK virtio-user on atoll-net";
@@ -122,10 +126,9 @@ impl Dpdk {
             format!("net_vhost0,iface={},queues=1", socket.display()),
             format!("net_tap0,iface={interface}"),
         ];
-        let mut device = Testpmd::start(&scratch, "device", 0, &devices)?;
+        let mut device = Testpmd::start(&scratch, "device", Side::Device, &devices)?;
         let wire = Wire::on(interface, number)?;
         device.tell("set fwd io")?;
-        device.tell("start")?;
         let driver = Self::driver(&scratch)?;
         let name = "DPDK virtio-user on DPDK net_vhost, net_tap";
         Ok(Self { name, wire, device: Device::Theirs(device), driver, _scratch: scratch })
@@ -134,13 +137,21 @@ impl Dpdk {
     fn driver(scratch: &Scratch) -> Result<Testpmd> {
         let socket = scratch.join("socket");
         let device = format!("net_virtio_user0,path={},mac=02:00:00:00:00:02", socket.display());
-        Testpmd::start(scratch, "driver", 1, &[device])
+        Testpmd::start(scratch, "driver", Side::Driver, &[device])
     }
 
     fn cpu(&self) -> Result<f64> {
         match &self.device {
             Device::Ours(process) => cpu::nanoseconds(process.id()),
             Device::Theirs(testpmd) => cpu::nanoseconds(testpmd.process.id()),
+        }
+    }
+
+    /// Tells its device, if that is DPDK's, which polls from "start" to "stop" and leaves nobody else the CPU.
+    fn tell_theirs(&mut self, line: &str) -> Result<()> {
+        match &mut self.device {
+            Device::Ours(_) => Ok(()),
+            Device::Theirs(device) => device.tell(line),
         }
     }
 
@@ -161,6 +172,7 @@ impl Contender for Dpdk {
     fn send(&mut self, len: usize) -> Result<Figures> {
         self.driver.tell("set fwd txonly")?;
         self.driver.tell(&format!("set txpkts {len}"))?;
+        self.tell_theirs("start")?;
         self.driver.tell("start")?;
         thread::sleep(WARM_UP);
         let (count, cpu, start) = (self.wire.sent_by_guest()?, self.cpu()?, Instant::now());
@@ -168,17 +180,17 @@ impl Contender for Dpdk {
         let count = self.wire.sent_by_guest()? - count;
         let (seconds, cpu) = (start.elapsed().as_secs_f64(), self.cpu()? - cpu);
         self.driver.tell("stop")?;
+        self.tell_theirs("stop")?;
         Ok(Figures::of_frames(count, seconds, cpu))
     }
 
     fn take(&mut self, len: usize) -> Result<Figures> {
         self.driver.tell("set fwd rxonly")?;
-        if let Device::Theirs(_) = self.device {
-            self.driver.tell("start")?;
-            self.holder().tell("stop")?;
-        }
         let all = self.wire.taken_by_guest()? + WAITING as u64;
         self.wire.fill(len)?;
+        if let Device::Theirs(_) = self.device {
+            self.driver.tell("start")?;
+        }
         // Ours takes at once what the driver has buffers for.
         thread::sleep(Duration::from_millis(20));
         let (before, cpu) = (self.wire.taken_by_guest()?, self.cpu()?);
@@ -188,7 +200,8 @@ impl Contender for Dpdk {
         let (taken, start) = loop {
             let now = self.wire.taken_by_guest()?;
             let (from, start) = match began {
-                None if now > before => *began.insert((now, Instant::now())),
+                // Until then it is still busy with what it was told.
+                None if now > before + WAITING as u64 / 4 => *began.insert((now, Instant::now())),
                 None => (before, Instant::now()),
                 Some(began) => began,
             };
@@ -196,16 +209,19 @@ impl Contender for Dpdk {
                 break (now - from, start);
             }
             ensure!(Instant::now() < deadline, "{} of {all} frames were taken", now);
+            thread::sleep(LOOK);
         };
         let (seconds, cpu) = (start.elapsed().as_secs_f64(), self.cpu()? - cpu);
         self.holder().heard()?;
         self.driver.tell("stop")?;
+        self.tell_theirs("stop")?;
         let each = cpu / (all - before) as f64;
         Ok(Figures::of_frames(taken, seconds, each * taken as f64))
     }
 
     fn answer(&mut self, len: usize) -> Result<Figures> {
         self.driver.tell("set fwd 5tswap")?;
+        self.tell_theirs("start")?;
         self.driver.tell("start")?;
         let asker = self.wire.asker()?;
         asker.ask(len, WARM_UP)?;
@@ -213,6 +229,7 @@ impl Contender for Dpdk {
         let times = asker.ask(len, RUN)?;
         let cpu = (self.cpu()? - cpu) / times.len() as f64;
         self.driver.tell("stop")?;
+        self.tell_theirs("stop")?;
         Ok(Figures::of_round_trips(times, cpu))
     }
 }

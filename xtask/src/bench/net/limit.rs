@@ -14,6 +14,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{read, write};
 
 use super::reply::{self, TURNED};
+use super::side::Side;
 use super::wire::{self, WAITING, Wire};
 use super::work::{Contender, Figures, RUN, WARM_UP};
 
@@ -59,6 +60,18 @@ impl Limit {
         }
     }
 
+    /// Takes all packets that wait.
+    fn take_all(&mut self) -> Result<()> {
+        let mut left = WAITING;
+        while left > 0 {
+            match self.next()? {
+                Some(_packet) => left -= 1,
+                None => self.wait()?,
+            }
+        }
+        Ok(())
+    }
+
     fn wait(&self) -> Result<()> {
         let mut fds = [PollFd::new(self.tap.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::from(LOOK)).map(drop).context("cannot wait for the TAP")
@@ -90,22 +103,20 @@ impl Contender for Limit {
 
     fn send(&mut self, len: usize) -> Result<Figures> {
         let packet = [vec![0; NET_HEADER], wire::frame(len)].concat();
-        self.send_for(&packet, WARM_UP)?;
-        self.send_for(&packet, RUN)
+        Side::Device.run(|| {
+            self.send_for(&packet, WARM_UP)?;
+            self.send_for(&packet, RUN)
+        })
     }
 
     fn take(&mut self, len: usize) -> Result<Figures> {
         self.wire.fill(len)?;
-        let (cpu, start) = (cpu_nanoseconds()?, Instant::now());
-        let mut left = WAITING;
-        while left > 0 {
-            match self.next()? {
-                Some(_packet) => left -= 1,
-                None => self.wait()?,
-            }
-        }
-        let seconds = start.elapsed().as_secs_f64();
-        Ok(Figures::of_frames(WAITING as u64, seconds, cpu_nanoseconds()? - cpu))
+        Side::Device.run(|| {
+            let (cpu, start) = (cpu_nanoseconds()?, Instant::now());
+            self.take_all()?;
+            let seconds = start.elapsed().as_secs_f64();
+            Ok(Figures::of_frames(WAITING as u64, seconds, cpu_nanoseconds()? - cpu))
+        })
     }
 
     fn answer(&mut self, len: usize) -> Result<Figures> {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::sched::{CloneFlags, unshare};
 
+use super::side::Side;
 use crate::command;
 
 /// How many frames wait in a TAP's queue for who takes them.
@@ -56,13 +57,13 @@ impl Wire {
         Ok(Self { interface: interface.to_owned(), socket })
     }
 
-    /// Puts frames of `len` bytes into its queue.
+    /// Puts frames of `len` bytes into its queue, which another CPU than the device's makes.
     pub(super) fn fill(&self, len: usize) -> Result<()> {
         let payload = vec![0x5a; len.saturating_sub(HEADERS)];
-        for _ in 0..WAITING {
-            self.socket.send(&payload).context("cannot send a frame")?;
-        }
-        Ok(())
+        Side::Driver.run(|| {
+            let sent = (0..WAITING).try_for_each(|_| self.socket.send(&payload).map(drop));
+            sent.context("cannot send a frame")
+        })
     }
 
     /// How many frames of the guest the host has got so far.
