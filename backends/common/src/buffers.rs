@@ -27,8 +27,9 @@ pub type Reader<'chain> = Buffers<'chain, Readable>;
 pub type Writer<'chain> = Buffers<'chain, Writable>;
 
 impl<'chain, Direction> Buffers<'chain, Direction> {
-    pub(crate) fn new(pieces: &'chain [iovec]) -> Self {
-        Self::of(Pieces::new(pieces))
+    /// All of `pieces`, which are `len` bytes.
+    pub(crate) fn new(pieces: &'chain [iovec], len: usize) -> Self {
+        Self::of(Pieces::new(pieces, len))
     }
 
     pub(crate) fn of(pieces: Pieces<'chain>) -> Self {

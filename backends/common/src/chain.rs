@@ -10,17 +10,16 @@ use std::time::Instant;
 
 use libc::iovec;
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
+use vm_memory::{GuestMemoryBackend, VolatileSlice};
 
 use crate::buffers::{Reader, Writer};
+use crate::descriptor_table::DescriptorTable;
 use crate::memory::Memory;
 use crate::room::Room;
 
 /// The longest chain served, in descriptors, and the largest queue: what Linux takes for one
 /// vectored call, and what other implementations allow.
 pub(crate) const MAX_CHAIN: usize = 1024;
-
-const DESCRIPTOR_SIZE: u64 = size_of::<Descriptor>() as u64;
 
 /// What the driver got wrong in a chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,15 +72,6 @@ pub enum ChainFault {
     TooManyBytes,
 }
 
-/// Where descriptors are found.
-#[derive(Clone, Copy)]
-pub(crate) struct DescriptorTable {
-    pub(crate) address: GuestAddress,
-    pub(crate) size: u16,
-    /// Whether the driver accepted `VIRTIO_F_INDIRECT_DESC`.
-    pub(crate) indirect: bool,
-}
-
 /// How a chain came to the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
@@ -92,94 +82,105 @@ pub(crate) enum Origin {
 }
 
 /// A descriptor chain, taken from the available ring and not completed yet. It keeps the guest
-/// memory that it describes mapped.
+/// memory that it describes mapped. In a box, as devices pass it on several times.
 #[must_use = "a chain that is dropped never completes; complete it or give it back"]
-pub struct Chain {
+pub struct Chain(Box<Walked>);
+
+/// What a walk found.
+pub(crate) struct Walked {
     head: u16,
     origin: Origin,
     /// The readable pieces, then the writable ones; none is empty.
     pieces: Vec<iovec>,
-    /// How many of them are readable.
+    /// How many of them are readable; and the bytes in those, and in the others.
     readable: usize,
+    readable_len: usize,
+    writable_len: usize,
+    /// As the driver has it, whether that is in memory or not.
     writable_bytes: u32,
     fault: Option<ChainFault>,
     /// Whether the walk came to the last descriptor, so that the last writable byte is known.
     ended: bool,
     /// When it was taken, where that is counted.
-    pub(crate) taken: Option<Instant>,
+    taken: Option<Instant>,
     /// Keeps `pieces` mapped.
     _memory: Arc<Memory>,
 }
 
 // SAFETY: only the raw pointers in `pieces` are not `Send`. They point into `_memory`, which any
 // thread may use (it is shared with the guest's CPUs anyway) and which moves along.
-unsafe impl Send for Chain {}
+unsafe impl Send for Walked {}
 
 impl fmt::Debug for Chain {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Chain")
-            .field("head", &self.head)
-            .field("readable", &self.reader_of_all().len())
-            .field("writable", &self.writable_bytes)
-            .field("fault", &self.fault)
+            .field("head", &self.0.head)
+            .field("readable", &self.0.readable_len)
+            .field("writable", &self.0.writable_bytes)
+            .field("fault", &self.0.fault)
             .finish_non_exhaustive()
     }
 }
 
-impl Chain {
-    /// Walks the chain that starts at `head`, with room for what it finds.
-    pub(crate) fn walk(
-        memory: &Arc<Memory>,
-        table: DescriptorTable,
-        head: u16,
-        origin: Origin,
-        room: Room,
-    ) -> Self {
-        let mut chain = Self {
-            head,
-            origin,
-            pieces: room.into_pieces(),
+impl Walked {
+    /// Before a walk.
+    pub(crate) fn nothing(memory: Arc<Memory>) -> Self {
+        Self {
+            head: 0,
+            origin: Origin::Resubmitted,
+            pieces: Vec::new(),
             readable: 0,
+            readable_len: 0,
+            writable_len: 0,
             writable_bytes: 0,
             fault: None,
             ended: false,
             taken: None,
-            _memory: Arc::clone(memory),
-        };
-        match chain.walk_table(memory, table) {
-            Ok(()) => chain.ended = true,
-            Err(fault) => chain.fault = Some(fault),
+            _memory: memory,
         }
-        chain
+    }
+
+    /// As before a walk, but for the room that there is.
+    pub(crate) fn forget(&mut self) {
+        self.pieces.clear();
+        (self.readable, self.readable_len, self.writable_len) = (0, 0, 0);
+        (self.writable_bytes, self.fault, self.ended, self.taken) = (0, None, false, None);
+    }
+
+    /// For how many pieces there is room.
+    pub(crate) fn pieces_room(&self) -> usize {
+        self.pieces.capacity()
     }
 
     /// Follows the descriptors to the end. A buffer outside of memory does not stop the walk, so
     /// that the end, where devices put their status, may still be found.
-    fn walk_table(
+    fn walk<'m>(
         &mut self,
-        memory: &Memory,
-        mut table: DescriptorTable,
+        memory: &'m Memory,
+        mut table: DescriptorTable<'m>,
+        indirect: bool,
     ) -> Result<(), ChainFault> {
         let mut next = self.head;
         let mut within_indirect = false;
-        let mut left = usize::from(table.size).min(MAX_CHAIN);
+        let mut limit = usize::from(table.size()).min(MAX_CHAIN);
+        let mut left = limit;
         let mut bytes = 0u32;
         loop {
-            if next >= table.size {
-                return Err(ChainFault::NextOutOfTable { index: next, size: table.size });
-            }
-            left = left
-                .checked_sub(1)
-                .ok_or(ChainFault::TooLong { limit: usize::from(table.size).min(MAX_CHAIN) })?;
-            let descriptor = read_descriptor(memory, table.address, next)?;
+            let descriptor = table.read(next)?;
+            left = left.checked_sub(1).ok_or(ChainFault::TooLong { limit })?;
             if descriptor.refers_to_indirect_table() {
                 if within_indirect {
                     return Err(ChainFault::NestedIndirect);
                 }
-                table = indirect_table(&descriptor, table)?;
+                if !indirect {
+                    return Err(ChainFault::UnexpectedIndirect);
+                }
+                // virtio 1.3 §2.7.5.3: the table is read from its first descriptor on.
+                table = DescriptorTable::indirect(memory, &descriptor)?;
                 within_indirect = true;
                 next = 0;
-                left = usize::from(table.size).min(MAX_CHAIN);
+                limit = usize::from(table.size()).min(MAX_CHAIN);
+                left = limit;
                 continue;
             }
             bytes = bytes.checked_add(descriptor.len()).ok_or(ChainFault::TooManyBytes)?;
@@ -222,10 +223,33 @@ impl Chain {
                 }
             }
         }
-        if !descriptor.is_write_only() {
+        if descriptor.is_write_only() {
+            self.writable_len = self.writable_len.saturating_add(len as usize);
+        } else {
             self.readable = self.pieces.len();
+            self.readable_len = self.readable_len.saturating_add(len as usize);
         }
         Ok(())
+    }
+}
+
+impl Chain {
+    /// Walks the chain that starts at `head` of `table`, with room for what it finds in `memory`.
+    /// `indirect` is whether the driver accepted `VIRTIO_F_INDIRECT_DESC`.
+    pub(crate) fn walk(
+        memory: &Memory,
+        table: DescriptorTable<'_>,
+        indirect: bool,
+        (head, origin): (u16, Origin),
+        room: Room,
+    ) -> Self {
+        let mut walked = room.into_walked();
+        (walked.head, walked.origin) = (head, origin);
+        match walked.walk(memory, table, indirect) {
+            Ok(()) => walked.ended = true,
+            Err(fault) => walked.fault = Some(fault),
+        }
+        Self(walked)
     }
 
     /// What the driver gave to read, and the room it gave to write.
@@ -233,7 +257,7 @@ impl Chain {
     /// # Errors
     /// [`ChainFault`] when the driver got the chain wrong; nothing of it can be trusted then.
     pub fn buffers(&self) -> Result<(Reader<'_>, Writer<'_>), ChainFault> {
-        match self.fault {
+        match self.0.fault {
             Some(fault) => Err(fault),
             None => Ok((self.reader_of_all(), self.writer_of_all())),
         }
@@ -258,7 +282,7 @@ impl Chain {
     /// The last byte of room, where a block device puts its status. It is found even in many a
     /// chain with a fault, so that its request can be failed instead of left unanswered.
     pub fn last_byte(&self) -> Option<Writer<'_>> {
-        if !self.ended {
+        if !self.0.ended {
             return None;
         }
         let mut writer = self.writer_of_all();
@@ -269,72 +293,51 @@ impl Chain {
 
     /// How many bytes of room the chain has in all.
     pub fn writable_bytes(&self) -> u32 {
-        self.writable_bytes
+        self.0.writable_bytes
     }
 
     /// How many bytes its readable buffers hold, whatever else is wrong with it.
     #[must_use]
     pub fn readable_bytes(&self) -> u64 {
-        self.reader_of_all().len() as u64
+        self.0.readable_len as u64
     }
 
     /// Whether a process before this one left it in flight, so that it has waited long enough.
     #[must_use]
     pub fn is_resubmitted(&self) -> bool {
-        self.origin == Origin::Resubmitted
+        self.0.origin == Origin::Resubmitted
     }
 
-    /// The room of its pieces, for another's.
+    /// When it was taken, where that is counted.
+    pub(crate) fn taken(&self) -> Option<Instant> {
+        self.0.taken
+    }
+
+    pub(crate) fn set_taken(&mut self, taken: Instant) {
+        self.0.taken = Some(taken);
+    }
+
+    /// Its room, for another.
     pub(crate) fn into_room(self) -> Room {
-        Room::of(self.pieces)
+        Room::of(self.0)
     }
 
     pub(crate) fn head(&self) -> u16 {
-        self.head
+        self.0.head
     }
 
     pub(crate) fn origin(&self) -> Origin {
-        self.origin
+        self.0.origin
     }
 
     fn reader_of_all(&self) -> Reader<'_> {
-        Reader::new(self.pieces.get(..self.readable).unwrap_or_default())
+        let Walked { pieces, readable, readable_len, .. } = self.0.as_ref();
+        Reader::new(pieces.get(..*readable).unwrap_or_default(), *readable_len)
     }
 
     fn writer_of_all(&self) -> Writer<'_> {
-        Writer::new(self.pieces.get(self.readable..).unwrap_or_default())
-    }
-}
-
-fn read_descriptor(
-    memory: &Memory,
-    table: GuestAddress,
-    index: u16,
-) -> Result<Descriptor, ChainFault> {
-    let offset = u64::from(index).saturating_mul(DESCRIPTOR_SIZE);
-    let address = table.0.saturating_add(offset);
-    memory
-        .read_obj(GuestAddress(address))
-        .map_err(|_outside| ChainFault::TableOutOfMemory { address })
-}
-
-/// virtio 1.3 §2.7.5.3: the table is read from its first descriptor on.
-fn indirect_table(
-    descriptor: &Descriptor,
-    table: DescriptorTable,
-) -> Result<DescriptorTable, ChainFault> {
-    if !table.indirect {
-        return Err(ChainFault::UnexpectedIndirect);
-    }
-    let len = descriptor.len();
-    let whole = u64::from(len).checked_rem(DESCRIPTOR_SIZE) == Some(0);
-    let size =
-        u64::from(len).checked_div(DESCRIPTOR_SIZE).and_then(|size| u16::try_from(size).ok());
-    match size {
-        Some(size) if whole && size > 0 => {
-            Ok(DescriptorTable { address: descriptor.addr(), size, ..table })
-        }
-        _ => Err(ChainFault::IndirectSize { len }),
+        let Walked { pieces, readable, writable_len, .. } = self.0.as_ref();
+        Writer::new(pieces.get(*readable..).unwrap_or_default(), *writable_len)
     }
 }
 

@@ -4,12 +4,20 @@ use std::io::{Read, Write};
 
 use proptest::prelude::*;
 
+use vm_memory::{Bytes, GuestAddress};
+
 use super::*;
 use crate::test_ring::{INDIRECT, MEMORY, NEXT, SIZE, TABLE, TestRing, WRITE};
 
 fn walk(ring: &TestRing, head: u16) -> Chain {
-    let table = DescriptorTable { address: GuestAddress(TABLE), size: SIZE, indirect: true };
-    Chain::walk(&Arc::new(ring.memory.clone()), table, head, Origin::Avail(0), Room::default())
+    walk_with(ring, true, head)
+}
+
+fn walk_with(ring: &TestRing, indirect: bool, head: u16) -> Chain {
+    let memory = Arc::new(ring.memory.clone());
+    let table = ring.memory.get_slice(GuestAddress(TABLE), 16 * usize::from(SIZE)).unwrap();
+    let table = DescriptorTable::of_ring(table, SIZE);
+    Chain::walk(&memory, table, indirect, (head, Origin::Resubmitted), Room::new(&memory))
 }
 
 #[test]
@@ -57,6 +65,17 @@ fn an_indirect_table_may_be_longer_than_the_ring() {
 }
 
 #[test]
+fn an_indirect_table_may_span_regions() {
+    let ring = TestRing::new();
+    for n in 0..3 {
+        let flags = if n < 2 { NEXT } else { 0 };
+        ring.descriptor(0x7ff8, n, (0x4000, 1, flags, n + 1));
+    }
+    ring.descriptor(TABLE, 1, (0x7ff8, 48, INDIRECT, 0));
+    assert_eq!(walk(&ring, 1).reader().unwrap().len(), 3);
+}
+
+#[test]
 fn loops_end() {
     let ring = TestRing::new();
     ring.descriptor(TABLE, 0, (0x4000, 1, NEXT, 1));
@@ -97,9 +116,7 @@ fn what_is_readable_comes_first() {
 fn indirect_tables_need_the_feature() {
     let ring = TestRing::new();
     ring.descriptor(TABLE, 0, (0x9000, 16, INDIRECT, 0));
-    let table = DescriptorTable { address: GuestAddress(TABLE), size: SIZE, indirect: false };
-    let chain = Chain::walk(&Arc::new(ring.memory), table, 0, Origin::Resubmitted, Room::default());
-    assert_eq!(chain.buffers().err(), Some(ChainFault::UnexpectedIndirect));
+    assert_eq!(walk_with(&ring, false, 0).buffers().err(), Some(ChainFault::UnexpectedIndirect));
 }
 
 #[test]

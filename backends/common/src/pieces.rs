@@ -23,9 +23,8 @@ pub(crate) struct Pieces<'chain> {
 }
 
 impl<'chain> Pieces<'chain> {
-    pub(crate) fn new(pieces: &'chain [iovec]) -> Self {
-        // The chain walk bounds the sum to 32 bits.
-        let left = pieces.iter().fold(0usize, |sum, piece| sum.saturating_add(piece.iov_len));
+    /// All of `pieces`, in which there are `left` bytes.
+    pub(crate) fn new(pieces: &'chain [iovec], left: usize) -> Self {
         Self { pieces, skip: 0, left, _memory: PhantomData }
     }
 

@@ -1,46 +1,50 @@
-//! Room for the pieces of chains, of chains that were completed: so that most chains take no memory of
-//! their own. It never holds a piece.
+//! Room for chains, of chains that were completed: so that most chains take no memory of their own, and
+//! no turn at the counter of those who hold the guest's. It never holds a piece of that.
 
-use libc::iovec;
+use std::sync::Arc;
+
+use crate::chain::Walked;
+use crate::memory::Memory;
 
 /// For how many chains room is kept, and for how many pieces of each at most: a driver's unusual
 /// chains are not to cost memory for ever.
 const SPARE: usize = 64;
 const USUAL_PIECES: usize = 8;
 
-/// Room for the pieces of one chain.
+/// Room for one chain.
 ///
-/// Invariant: it is empty.
-#[derive(Default)]
-pub(crate) struct Room(Vec<iovec>);
-
-// SAFETY: what keeps `iovec` on its thread is the pointer in it, and there is no `iovec` here
-// (invariant); the memory of an empty vector is as good for one thread as for another.
-unsafe impl Send for Room {}
+/// Invariant: there are no pieces in it.
+pub(crate) struct Room(Box<Walked>);
 
 impl Room {
-    /// Forgets the pieces.
-    pub(crate) fn of(mut pieces: Vec<iovec>) -> Self {
-        pieces.clear();
-        Self(pieces)
+    /// Room for a chain in `memory`.
+    pub(crate) fn new(memory: &Arc<Memory>) -> Self {
+        Self(Box::new(Walked::nothing(Arc::clone(memory))))
     }
 
-    pub(crate) fn into_pieces(self) -> Vec<iovec> {
+    /// Forgets a chain.
+    pub(crate) fn of(mut walked: Box<Walked>) -> Self {
+        walked.forget();
+        Self(walked)
+    }
+
+    pub(crate) fn into_walked(self) -> Box<Walked> {
         self.0
     }
 }
 
-/// What is kept of it.
+/// What is kept of it, for chains in one memory.
 #[derive(Default)]
 pub(crate) struct Rooms(Vec<Room>);
 
 impl Rooms {
-    pub(crate) fn take(&mut self) -> Room {
-        self.0.pop().unwrap_or_default()
+    /// Room for a chain in `memory`, which is always the same.
+    pub(crate) fn take(&mut self, memory: &Arc<Memory>) -> Room {
+        self.0.pop().unwrap_or_else(|| Room::new(memory))
     }
 
     pub(crate) fn keep(&mut self, room: Room) {
-        if self.0.len() < SPARE && room.0.capacity() <= USUAL_PIECES {
+        if self.0.len() < SPARE && room.0.pieces_room() <= USUAL_PIECES {
             self.0.push(room);
         }
     }

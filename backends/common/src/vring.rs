@@ -10,11 +10,11 @@ use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
-use virtio_bindings::virtio_ring::VRING_AVAIL_F_NO_INTERRUPT;
-use virtio_queue::{Queue, QueueT};
-use vm_memory::{Bytes, GuestAddress};
+use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY};
+use vm_memory::{GuestAddress, VolatileMemoryError};
 
-use crate::chain::{Chain, DescriptorTable, Origin};
+use crate::chain::{Chain, Origin};
+use crate::descriptor_table::DescriptorTable;
 use crate::device::DeviceError;
 use crate::event;
 use crate::inflight::{InflightError, InflightQueue};
@@ -22,6 +22,7 @@ use crate::kill_point::{self, Step};
 use crate::lost_memory;
 use crate::memory::Memory;
 use crate::metrics::{Metrics, QueueMetrics};
+use crate::ring_memory::{RingMemory, RingPlaceError};
 use crate::room::Rooms;
 
 /// How many chains a worker gets before the loop looks at everything else.
@@ -57,17 +58,14 @@ pub enum VringError {
         size: u16,
     },
     /// The front-end placed the ring where no ring can be.
-    #[error("the ring's size or alignment is wrong")]
-    Misplaced(#[source] virtio_queue::Error),
-    /// The ring is not in guest memory.
-    #[error("the ring is not within the guest's memory")]
-    OutOfMemory,
+    #[error(transparent)]
+    Misplaced(#[from] RingPlaceError),
     /// The front-end cut off some of the memory that it shares.
     #[error("the front-end cut off memory that is in use")]
     MemoryLost,
     /// The ring can't be read or written.
     #[error("cannot access the ring")]
-    Access(#[source] virtio_queue::Error),
+    Access(#[from] VolatileMemoryError),
     /// A chain was given back that is not the newest one taken.
     #[error("chain {head} was given back though newer ones are in flight")]
     NotNewest {
@@ -105,9 +103,11 @@ pub(crate) struct RingSetup {
 /// A split virtqueue while it runs, from the device's side.
 pub struct Vring {
     index: u16,
-    queue: Queue,
-    /// A copy of the table of the ring's own, so that chains of different rings share no counter.
-    memory: Arc<Memory>,
+    ring: RingMemory,
+    /// The next entry of the available ring to take, and of the used ring to fill.
+    next_avail: u16,
+    next_used: u16,
+    event_idx: bool,
     indirect: bool,
     call: Option<File>,
     /// The available index as read last.
@@ -136,30 +136,23 @@ impl Vring {
     /// A ring that is ready to be served, from the setup that the front-end gave.
     pub(crate) fn new(mut setup: RingSetup, memory: &Memory) -> Result<Self, VringError> {
         let losses = lost_memory::losses();
-        let mut queue = Queue::new(setup.size).map_err(VringError::Misplaced)?;
-        queue.try_set_desc_table_address(setup.descriptors).map_err(VringError::Misplaced)?;
-        queue.try_set_avail_ring_address(setup.avail).map_err(VringError::Misplaced)?;
-        queue.try_set_used_ring_address(setup.used).map_err(VringError::Misplaced)?;
-        queue.set_event_idx(setup.event_idx);
-        queue.set_ready(true);
-        if !queue.is_valid(memory) {
-            return Err(VringError::OutOfMemory);
-        }
+        let RingSetup { size, descriptors, avail, used, .. } = setup;
+        let ring = RingMemory::find(memory, size, descriptors, avail, used)?;
         // vhost-user has no message for the used index: it is what the ring says.
-        let used = queue.used_idx(memory, Ordering::Acquire).map_err(VringError::Access)?;
-        queue.set_next_used(used.0);
+        let used = ring.used_index()?;
         let mut resubmit = VecDeque::new();
         let mut next_avail = setup.next_avail;
         if let Some(inflight) = &mut setup.inflight {
-            let recovered = inflight.recover(used.0)?;
+            let recovered = inflight.recover(used)?;
             next_avail = recovered.next_avail.unwrap_or(next_avail);
             resubmit = recovered.resubmit;
         }
-        queue.set_next_avail(next_avail);
         let vring = Self {
             index: setup.index,
-            queue,
-            memory: Arc::new(memory.clone()),
+            ring,
+            next_avail,
+            next_used: used,
+            event_idx: setup.event_idx,
             indirect: setup.indirect,
             call: setup.call,
             seen: next_avail,
@@ -169,7 +162,7 @@ impl Vring {
             inflight: setup.inflight,
             leaving: false,
             resubmit,
-            considered: used.0,
+            considered: used,
             losses,
             metrics: None,
             spare: Rooms::default(),
@@ -204,7 +197,7 @@ impl Vring {
 
     /// The position in the available ring at which the next process, or start, goes on.
     pub(crate) fn next_avail(&self) -> u16 {
-        self.queue.next_avail()
+        self.next_avail
     }
 
     /// The queue's index in the device.
@@ -214,13 +207,13 @@ impl Vring {
 
     /// The queue's size.
     pub fn size(&self) -> u16 {
-        self.queue.size()
+        self.ring.size()
     }
 
     /// Whether anything was completed since the driver set the queue up, be it by a process before
     /// this one. (After each multiple of 65,536 completions it looks as if not.)
     pub fn has_used(&self) -> bool {
-        self.queue.next_used() != 0
+        self.next_used != 0
     }
 
     /// How many chains were taken and neither completed nor given back.
@@ -260,7 +253,9 @@ impl Vring {
         };
         self.in_flight = self.in_flight.saturating_add(1);
         let mut chain = self.walk(head, origin);
-        chain.taken = self.metrics.is_some().then(Instant::now);
+        if self.metrics.is_some() {
+            chain.set_taken(Instant::now());
+        }
         Ok(Some(chain))
     }
 
@@ -282,7 +277,7 @@ impl Vring {
         &mut self,
         chains: impl IntoIterator<Item = (Chain, u32)>,
     ) -> Result<(), VringError> {
-        let mut position = self.queue.next_used();
+        let mut position = self.next_used;
         for (chain, written) in chains {
             // virtio 1.3 §2.7.8.2: not more than was written, so never more than there was room.
             let written = written.min(chain.writable_bytes());
@@ -290,9 +285,9 @@ impl Vring {
             if let Some(inflight) = &mut self.inflight {
                 inflight.before_used(chain.head())?;
             }
-            self.write_used(position, chain.head(), written)?;
+            self.ring.set_used(position, chain.head(), written)?;
             kill_point::reached(Step::Entered);
-            if let (Some(metrics), Some(taken)) = (self.metrics(), chain.taken) {
+            if let (Some(metrics), Some(taken)) = (self.metrics(), chain.taken()) {
                 metrics.completed(taken, chain.readable_bytes(), written);
             }
             self.spare.keep(chain.into_room());
@@ -302,11 +297,8 @@ impl Vring {
         // What was done without the memory that it was to be done with is not done.
         self.check_memory()?;
         // virtio 1.3 §2.7.8: the index, behind the flags, publishes the entries before it.
-        let index = GuestAddress(self.queue.used_ring().saturating_add(2));
-        self.memory
-            .store(position.to_le(), index, Ordering::Release)
-            .map_err(|source| VringError::Access(virtio_queue::Error::GuestMemory(source)))?;
-        self.queue.set_next_used(position);
+        self.ring.set_used_index(position)?;
+        self.next_used = position;
         kill_point::reached(Step::Published);
         if let Some(inflight) = &mut self.inflight {
             inflight.after_used(position)?;
@@ -321,8 +313,8 @@ impl Vring {
     #[expect(clippy::needless_pass_by_value, reason = "giving back consumes")]
     pub fn give_back(&mut self, chain: Chain) -> Result<(), VringError> {
         match chain.origin() {
-            Origin::Avail(position) if position.wrapping_add(1) == self.queue.next_avail() => {
-                self.queue.set_next_avail(position);
+            Origin::Avail(position) if position.wrapping_add(1) == self.next_avail => {
+                self.next_avail = position;
                 if let Some(inflight) = &mut self.inflight {
                     inflight.give_back(chain.head())?;
                 }
@@ -359,7 +351,7 @@ impl Vring {
     /// # Errors
     /// [`VringError::Access`] when the ring is no longer where it was.
     pub fn call_if_wanted(&mut self) -> Result<(), VringError> {
-        let position = self.queue.next_used();
+        let position = self.next_used;
         let before = std::mem::replace(&mut self.considered, position);
         if position == before {
             return Ok(());
@@ -374,8 +366,11 @@ impl Vring {
     /// format can say it.
     pub(crate) fn begin_round(&mut self) -> Result<(), VringError> {
         self.round = ROUND;
-        let memory: &Memory = &self.memory;
-        self.queue.disable_notification(memory).map_err(VringError::Access)
+        // With event indices there is no way to say so, and none is needed: a kick is due for one index only.
+        if !self.event_idx {
+            self.ring.set_used_flags(VRING_USED_F_NO_NOTIFY as u16)?;
+        }
+        Ok(())
     }
 
     /// Whether there is a chain for [`next`](Self::next), now or in another round.
@@ -392,28 +387,24 @@ impl Vring {
         if !self.dry {
             return Ok(true);
         }
-        let ahead = if self.queue.event_idx_enabled() { ahead } else { 0 };
-        // A worker may have given chains back since; it waits for others than those.
-        let position = self.queue.next_avail();
-        // virtio 1.3 §2.7.10: a kick is due when the index goes past `avail_event`.
-        self.queue.set_next_avail(self.seen.wrapping_add(ahead));
-        let memory: &Memory = &self.memory;
-        let asked = self.queue.enable_notification(memory);
-        self.queue.set_next_avail(position);
-        asked.map_err(VringError::Access)?;
-        // Read behind the fence that is in there.
-        let now = self.queue.avail_idx(memory, Ordering::Acquire).map_err(VringError::Access)?;
-        Ok(now.0.wrapping_sub(self.seen) > ahead)
+        let ahead = if self.event_idx { ahead } else { 0 };
+        if self.event_idx {
+            // virtio 1.3 §2.7.10: a kick is due when the index goes past `avail_event`. A worker may have
+            // given chains back since they were seen; it waits for others than those.
+            self.ring.set_avail_event(self.seen.wrapping_add(ahead))?;
+        } else {
+            self.ring.set_used_flags(0)?;
+        }
+        // The wish must be out before the index is read, or both sides may miss the other.
+        fence(Ordering::SeqCst);
+        Ok(self.ring.avail_index()?.wrapping_sub(self.seen) > ahead)
     }
 
     /// The position of the next entry of the available ring, if the driver has filled it.
     fn available(&mut self) -> Result<Option<u16>, VringError> {
-        let position = self.queue.next_avail();
+        let position = self.next_avail;
         if position == self.seen {
-            let memory: &Memory = &self.memory;
-            let avail =
-                self.queue.avail_idx(memory, Ordering::Acquire).map_err(VringError::Access)?;
-            let (size, to) = (self.size(), avail.0);
+            let (size, to) = (self.size(), self.ring.avail_index()?);
             if to.wrapping_sub(position) > size {
                 return Err(VringError::AvailJumped { from: position, to, size });
             }
@@ -424,7 +415,7 @@ impl Vring {
 
     /// Takes the entry at `position` out of the available ring: on record first, then taken.
     fn take(&mut self, position: u16) -> Result<u16, VringError> {
-        let (head, size) = (self.head_at(position)?, self.size());
+        let (head, size) = (self.ring.head(position)?, self.size());
         if head >= size {
             return Err(VringError::HeadOutOfTable { head, size });
         }
@@ -432,36 +423,15 @@ impl Vring {
         if let Some(inflight) = &mut self.inflight {
             inflight.take(head)?;
         }
-        self.queue.set_next_avail(position.wrapping_add(1));
+        self.next_avail = position.wrapping_add(1);
         Ok(head)
     }
 
-    /// virtio 1.3 §2.7.6: the ring of heads follows the flags and the index.
-    fn head_at(&self, position: u16) -> Result<u16, VringError> {
-        let slot = position.checked_rem(self.size()).unwrap_or_default();
-        let offset = u64::from(slot).saturating_mul(2).saturating_add(4);
-        let address = GuestAddress(self.queue.avail_ring().saturating_add(offset));
-        self.load(address)
-    }
-
     fn walk(&mut self, head: u16, origin: Origin) -> Chain {
-        let table = DescriptorTable {
-            address: GuestAddress(self.queue.desc_table()),
-            size: self.size(),
-            indirect: self.indirect,
-        };
-        Chain::walk(&self.memory, table, head, origin, self.spare.take())
-    }
-
-    /// virtio 1.3 §2.7.8: the ring of used elements follows the flags and the index.
-    fn write_used(&self, position: u16, head: u16, written: u32) -> Result<(), VringError> {
-        let slot = position.checked_rem(self.size()).unwrap_or_default();
-        let offset = u64::from(slot).saturating_mul(8).saturating_add(4);
-        let address = GuestAddress(self.queue.used_ring().saturating_add(offset));
-        let element = u64::from(head) | u64::from(written) << 32;
-        self.memory
-            .write_obj(element.to_le(), address)
-            .map_err(|source| VringError::Access(virtio_queue::Error::GuestMemory(source)))
+        let Self { ring, spare, .. } = self;
+        let table = DescriptorTable::of_ring(ring.descriptors(), ring.size());
+        let room = spare.take(ring.memory());
+        Chain::walk(ring.memory(), table, self.indirect, (head, origin), room)
     }
 
     /// Whether the driver wants a call now that the used index went from `before` to `position`.
@@ -469,23 +439,12 @@ impl Vring {
         // The used index must be out before the driver's wish is read, or both sides may miss the
         // other.
         fence(Ordering::SeqCst);
-        let avail_ring = self.queue.avail_ring();
-        if self.queue.event_idx_enabled() {
-            // virtio 1.3 §2.7.7.2: when the index went past `used_event`, behind the heads.
-            let offset = u64::from(self.size()).saturating_mul(2).saturating_add(4);
-            let event = self.load(GuestAddress(avail_ring.saturating_add(offset)))?;
-            let since_event = position.wrapping_sub(event).wrapping_sub(1);
+        if self.event_idx {
+            // virtio 1.3 §2.7.7.2: when the index went past `used_event`.
+            let since_event = position.wrapping_sub(self.ring.used_event()?).wrapping_sub(1);
             return Ok(since_event < position.wrapping_sub(before));
         }
-        let flags = self.load(GuestAddress(avail_ring))?;
-        Ok(u32::from(flags) & VRING_AVAIL_F_NO_INTERRUPT == 0)
-    }
-
-    fn load(&self, address: GuestAddress) -> Result<u16, VringError> {
-        self.memory
-            .load(address, Ordering::Relaxed)
-            .map(u16::from_le)
-            .map_err(|source| VringError::Access(virtio_queue::Error::GuestMemory(source)))
+        Ok(u32::from(self.ring.avail_flags()?) & VRING_AVAIL_F_NO_INTERRUPT == 0)
     }
 }
 

@@ -231,11 +231,24 @@ fn a_ring_that_cannot_be_is_refused() {
         change(&mut setup);
         Vring::new(setup, &ring.memory).err()
     };
-    assert!(matches!(refused(|ring| ring.size = 3), Some(VringError::Misplaced(_))));
-    assert!(matches!(refused(|ring| ring.used.0 += 1), Some(VringError::Misplaced(_))));
-    assert!(matches!(refused(|ring| ring.used.0 = MEMORY - 8), Some(VringError::OutOfMemory)));
-    assert!(matches!(refused(|ring| ring.avail.0 = MEMORY), Some(VringError::OutOfMemory)));
-    assert!(matches!(refused(|ring| ring.descriptors.0 = !0xf), Some(VringError::OutOfMemory)));
+    let misplaced = |change| match refused(change) {
+        Some(VringError::Misplaced(reason)) => reason,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(misplaced(|ring| ring.size = 3), RingPlaceError::Misplaced(_)));
+    assert!(matches!(misplaced(|ring| ring.used.0 += 1), RingPlaceError::Misplaced(_)));
+    let outside: [fn(&mut RingSetup); 5] = [
+        |ring| ring.used.0 = MEMORY - 8,
+        |ring| ring.avail.0 = MEMORY,
+        |ring| ring.descriptors.0 = !0xf,
+        |ring| ring.used.0 = MEMORY - 4 - 8 * u64::from(SIZE),
+        // The next region is elsewhere in this process.
+        |ring| ring.used.0 = 0x8000 - 8,
+    ];
+    for place in outside {
+        assert!(matches!(misplaced(place), RingPlaceError::Outside { .. }));
+    }
+    assert!(refused(|ring| ring.used.0 = 0x8000 - 8 - 8 * u64::from(SIZE)).is_none());
 }
 
 #[test]

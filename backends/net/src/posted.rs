@@ -79,13 +79,12 @@ impl Posted {
 
     /// Claims the chains for a packet of `len` bytes, which fits. Returns how many those are.
     pub(crate) fn claim(&mut self, len: usize) -> usize {
-        let mut covered = 0usize;
-        let needed = |chain: &&Chain| {
-            let more = covered < len;
-            covered = if more { covered.saturating_add(room(chain)) } else { covered };
-            more
-        };
-        let count = self.chains.iter().skip(self.claimed).take_while(needed).count();
+        let (mut covered, mut count) = (0usize, 0usize);
+        while covered < len {
+            let Some(chain) = self.chains.get(self.claimed.saturating_add(count)) else { break };
+            covered = covered.saturating_add(room(chain));
+            count = count.saturating_add(1);
+        }
         self.claimed = self.claimed.saturating_add(count);
         self.room = self.room.saturating_sub(covered);
         count
@@ -96,12 +95,21 @@ impl Posted {
     pub(crate) fn fill(
         &mut self,
         count: usize,
-        placed: usize,
-        mut rest: &[u8],
+        mut placed: usize,
+        rest: &mut [u8],
         done: &mut Vec<(Chain, u32)>,
     ) {
-        let mut placed = placed;
-        for number in 0..count {
+        // virtio 1.3 §5.1.6.4.1: the number of chains, and 1 without VIRTIO_NET_F_MRG_RXBUF. The kernel
+        // leaves the field to us. No ring has more chains than 16 bits can say.
+        let num_buffers = (count as u16).to_le_bytes();
+        if let Some(field) = rest.get_mut(NUM_BUFFERS..HEADER).filter(|_| placed == 0) {
+            field.copy_from_slice(&num_buffers);
+        } else if let Some(Ok(mut first)) = self.chains.front().map(Chain::writer) {
+            first.skip(NUM_BUFFERS);
+            first.copy_from(&num_buffers);
+        }
+        let mut rest = &*rest;
+        for _ in 0..count {
             let Some(chain) = self.chains.pop_front() else { break };
             self.claimed = self.claimed.saturating_sub(1);
             let mut written = 0;
@@ -112,9 +120,6 @@ impl Posted {
                 let copied = writer.copy_from(rest);
                 rest = rest.get(copied..).unwrap_or_default();
                 written = there.saturating_add(copied);
-            }
-            if number == 0 {
-                write_num_buffers(&chain, count);
             }
             // A packet is far below 4 GiB.
             done.push((chain, written as u32));
@@ -129,15 +134,6 @@ impl Posted {
         }
         Ok(())
     }
-}
-
-/// virtio 1.3 §5.1.6.4.1: the number of chains, and 1 without VIRTIO_NET_F_MRG_RXBUF. The kernel leaves
-/// the field to us.
-fn write_num_buffers(first: &Chain, chains: usize) {
-    let Ok(mut writer) = first.writer() else { return };
-    writer.skip(NUM_BUFFERS);
-    // No ring has more chains than 16 bits can say.
-    writer.copy_from(&(chains as u16).to_le_bytes());
 }
 
 /// The bytes that can be written to a chain: none if it is broken.

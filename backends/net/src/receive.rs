@@ -227,7 +227,7 @@ impl Receive {
     /// Copies the packets that wait, and completes the chains that they fill.
     fn copy_waiting(&mut self, vring: &mut Vring) -> Result<(), VringError> {
         for (packet, chains) in self.waiting.drain(..) {
-            let rest = self.spill.get(packet.spilled()).unwrap_or_default();
+            let rest = self.spill.get_mut(packet.spilled()).unwrap_or_default();
             self.posted.fill(chains, packet.received.placed, rest, &mut self.full);
         }
         if self.full.is_empty() { Ok(()) } else { vring.complete_together(self.full.drain(..)) }

@@ -292,7 +292,7 @@ fn a_ring_outside_memory_does_not_start_and_is_said() {
     assert!(ring.wait_broken(TIMEOUT).unwrap());
     let (status, stderr) = process.terminate().unwrap();
     assert!(status.success());
-    assert!(stderr.contains("the ring is not within the guest's memory"), "{stderr}");
+    assert!(stderr.contains("is not within one region of the guest's memory"), "{stderr}");
 }
 
 fn user(memory: &Memory, address: u64) -> u64 {
