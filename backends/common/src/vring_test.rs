@@ -1,10 +1,11 @@
 use std::os::fd::AsFd;
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use vm_memory::Bytes;
 
 use super::*;
 use crate::inflight::InflightRegion;
-use crate::test_ring::{AVAIL, MEMORY, SIZE, TABLE, TestRing, USED, WRITE};
+use crate::test_ring::{AVAIL, MEMORY, NEXT, SIZE, TABLE, TestRing, USED, WRITE};
 
 /// A ring whose descriptors are chains of one writable byte each, of which `count` are available.
 fn ring_with(count: u16) -> TestRing {
@@ -71,6 +72,26 @@ fn more_is_never_claimed_than_there_is_room() {
     let chain = vring.next().unwrap().unwrap();
     vring.complete(chain, 1000).unwrap();
     assert_eq!(ring.used(), [(0, 1)]);
+}
+
+#[test]
+fn a_chain_in_the_room_of_another_has_nothing_of_it() {
+    let mut ring = ring_with(0);
+    ring.descriptor(TABLE, 0, (0x5000, 3, NEXT, 1));
+    ring.descriptor(TABLE, 1, (0x6000, 4, NEXT | WRITE, 2));
+    ring.descriptor(TABLE, 2, (MEMORY, 5, WRITE, 0));
+    ring.make_available(0);
+    ring.make_available(3);
+    let mut vring = ring.vring();
+    let broken = vring.next().unwrap().unwrap();
+    assert!(broken.buffers().is_err());
+    vring.complete(broken, 0).unwrap();
+    let chain = vring.next().unwrap().unwrap();
+    let (reader, mut writer) = chain.buffers().unwrap();
+    assert_eq!((reader.len(), writer.len(), chain.writable_bytes()), (0, 1, 1));
+    assert_eq!(writer.copy_from(b"x"), 1);
+    assert_eq!(ring.memory.read_obj::<u8>(GuestAddress(0x4003)).unwrap(), b'x');
+    vring.complete(chain, 1).unwrap();
 }
 
 #[test]
