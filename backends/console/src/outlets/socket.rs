@@ -5,7 +5,7 @@
 //! `SCM_RIGHTS`): the last byte of what is read with the descriptor is no key.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
@@ -13,6 +13,7 @@ use atoll_backend::{OwnName, bind};
 use atoll_unix_socket::{Access, SocketError};
 use libc::iovec;
 use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use crate::outlet::{OpenError, Outlet, ReaderId};
@@ -20,6 +21,9 @@ use crate::window::Size;
 
 /// The most clients at once; the next ones wait in the socket's queue.
 const MAX_CLIENTS: usize = 16;
+
+/// The most clients that have left and had typed something before it was their turn.
+const MAX_LEFT: usize = 16;
 
 /// A socket that clients attach to.
 pub(super) struct Socket {
@@ -60,6 +64,13 @@ impl Socket {
     /// Closes the connections of clients that are done with them.
     fn forget(&mut self) {
         self.clients.retain(|client| client.sending || client.reading);
+        let first = self.clients.iter().find(|client| client.sending).map(|client| client.id);
+        let left = self.clients.iter().filter(|client| !client.reading && Some(client.id) != first);
+        let left = Vec::from_iter(left.map(|client| client.id));
+        for oldest in left.iter().take(left.len().saturating_sub(MAX_LEFT)) {
+            tracing::warn!("what a client had typed is lost: {MAX_LEFT} others have left since");
+            self.clients.retain(|client| client.id != *oldest);
+        }
     }
 }
 
@@ -91,7 +102,8 @@ impl Outlet for Socket {
     }
 
     fn events(&self) -> Option<BorrowedFd<'_>> {
-        (self.clients.len() < MAX_CLIENTS).then(|| self.listener.as_fd())
+        // One that has left takes nobody's place, though what it had typed waits for its turn.
+        (self.readers().len() < MAX_CLIENTS).then(|| self.listener.as_fd())
     }
 
     fn check(&mut self) {
@@ -122,6 +134,7 @@ impl Outlet for Socket {
         tracing::info!("a client has left: {reason}");
         if let Some(client) = self.clients.iter_mut().find(|client| client.id == reader) {
             client.reading = false;
+            client.sending &= has_more(&client.stream);
         }
         self.forget();
     }
@@ -129,6 +142,12 @@ impl Outlet for Socket {
     fn window(&self) -> Option<Size> {
         Some(self.window)
     }
+}
+
+/// Whether there is something to read, or may be later.
+fn has_more(from: &UnixStream) -> bool {
+    let more = recv(from.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK);
+    matches!(more, Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR))
 }
 
 /// Reads bytes, and the descriptors with the last of them.

@@ -12,6 +12,7 @@ mod front_ends;
 mod hostile;
 mod ports;
 mod pty;
+mod readers;
 mod rig;
 mod sandbox;
 mod socket;

@@ -1,0 +1,150 @@
+//! Readers that fail, wait for their turn, or are slower than the guest, whose rings may stop meanwhile.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::thread;
+
+use atoll_driver::{Buffer, FrontEnd, Memory, TIMEOUT};
+
+use crate::rig::{Guest, MOMENT, Rig, command, connect, pattern, reader};
+
+const MIB: usize = 1 << 20;
+/// A chain that is too long for what a reader's socket and the process keep together.
+const LONG: usize = 4 * MIB;
+
+fn start() -> Rig {
+    Rig::start(|dir| vec![format!("--unix={}", dir.join("tty").display())])
+}
+
+fn client(rig: &Rig) -> UnixStream {
+    connect(&rig.path("tty"))
+}
+
+#[test]
+fn a_file_that_takes_no_more_does_not_stop_the_guest() {
+    let mut rig = Rig::start(|_| vec!["--file=/dev/full".into()]);
+    rig.guest.print(&pattern(2 * MIB));
+    let (status, stderr) = rig.process.terminate().unwrap();
+    assert!(status.success(), "{status}");
+    let complaint = "the console's output is no longer added to its file: No space left on device";
+    assert_eq!(stderr.matches(complaint).count(), 1, "{stderr}");
+}
+
+#[test]
+fn an_output_that_nobody_reads_any_more_does_not_stop_the_guest() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = command(dir.path(), ["--stdio"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut rig = Rig::run(dir, &mut command);
+    drop(rig.process.child().stdout.take());
+    rig.guest.print(&pattern(2 * MIB));
+    let (status, stderr) = rig.process.terminate().unwrap();
+    assert!(status.success(), "{status}");
+    let complaint = "nobody reads the console's output any more: ";
+    assert_eq!(stderr.matches(complaint).count(), 1, "{stderr}");
+}
+
+#[test]
+fn sixteen_clients_are_served_and_the_next_one_when_another_leaves() {
+    let mut rig = start();
+    let mut clients = Vec::from_iter((0..16).map(|_| client(&rig)));
+    rig.guest.print(b"!");
+    for client in &mut clients {
+        client.read_exact(&mut [0]).unwrap();
+    }
+    let mut next = client(&rig);
+    next.set_read_timeout(Some(MOMENT)).unwrap();
+    assert_eq!(next.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock, "it waits");
+    drop(clients.pop());
+    next.set_read_timeout(Some(TIMEOUT)).unwrap();
+    let mut got = [0];
+    next.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"!");
+}
+
+#[test]
+fn who_has_left_takes_nobodys_place_and_what_it_typed_comes_in_its_turn() {
+    let mut rig = start();
+    let mut first = client(&rig);
+    let attach = |rig: &mut Rig, keys: &[u8]| {
+        rig.guest.print(b"!");
+        let mut next = client(rig);
+        next.read_exact(&mut [0]).unwrap();
+        next.write_all(keys).unwrap();
+        next
+    };
+    // Three times as many as there may be at once; most have nothing to say.
+    for number in 0..48 {
+        let keys: &[u8] = if number % 16 == 7 { b"lost" } else { b"" };
+        drop(attach(&mut rig, keys));
+    }
+    // And more who have than are remembered: the last of them are.
+    for number in 0..20 {
+        drop(attach(&mut rig, &[b'A' + number]));
+    }
+    let _last = attach(&mut rig, b"last");
+    first.write_all(b"first ").unwrap();
+    assert_eq!(rig.guest.read(6), b"first ");
+    drop(first);
+    assert_eq!(rig.guest.read(20), b"EFGHIJKLMNOPQRSTlast");
+}
+
+#[test]
+fn a_slow_reader_gets_the_rest_though_the_guest_has_gone() {
+    let mut rig = start();
+    let client = client(&rig);
+    // More than its socket takes; the rest is kept.
+    let out = pattern(300 << 10);
+    rig.guest.print(&out);
+    rig.guest.device.disconnect();
+    // All that the process has to do with this front-end is done when it answers another.
+    drop(rig.reconnect());
+    assert!(reader(client, out.len()).join().unwrap() == out, "the output differs");
+}
+
+/// A guest that prints a long chain at once, of which a client that does not read has got some.
+fn half_printed(rig: &Rig) -> (Guest, UnixStream) {
+    rig.guest.device.disconnect();
+    let memory = Memory::new(6 << 20).unwrap();
+    let device = FrontEnd::connect(rig.path("front-end.sock"), memory).unwrap();
+    let mut guest = Guest::negotiate(device, 0);
+    let mut client = client(rig);
+    let address = guest.device.memory().put(&pattern(LONG)).unwrap();
+    guest.transmit.submit(&[Buffer::readable(address, LONG as u32)]).unwrap();
+    client.read_exact(&mut [0]).unwrap();
+    let base = guest.device.stop_queue(&guest.transmit).unwrap();
+    assert_eq!(base, 0, "it is to be gone on with");
+    (guest, client)
+}
+
+#[test]
+fn what_was_printed_in_part_when_the_ring_stopped_is_not_printed_twice() {
+    let rig = start();
+    let (mut guest, client) = half_printed(&rig);
+    let reading = reader(client, LONG - 1);
+    guest.device.attach(&guest.transmit, 0).unwrap();
+    guest.transmit.wait(TIMEOUT).unwrap();
+    assert!(reading.join().unwrap() == pattern(LONG)[1..], "the output differs");
+}
+
+#[test]
+fn what_was_printed_in_part_is_nothing_to_the_next_guest() {
+    let mut rig = start();
+    let (guest, mut client) = half_printed(&rig);
+    guest.device.disconnect();
+    rig.reattach();
+    let reading = thread::spawn(move || {
+        let (mut got, mut piece) = (Vec::new(), vec![0; 64 << 10]);
+        while !got.ends_with(b"boot") {
+            let count = client.read(&mut piece).unwrap();
+            assert_ne!(count, 0, "it is cut off");
+            got.extend_from_slice(&piece[..count]);
+        }
+        got
+    });
+    rig.guest.print(b"boot");
+    let got = reading.join().unwrap();
+    let before = got.len() - 4;
+    assert!(got[..before] == pattern(LONG)[1..=before], "the output differs");
+}
