@@ -32,6 +32,18 @@ fn wrong_options_are_named() {
 }
 
 #[test]
+fn ports_of_one_name_and_more_than_there_can_be_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = format!("--file={}", dir.path().join("log").display());
+    let port = |name: &str| format!("--port={name}:file={}", dir.path().join(name).display());
+    let (same, other) = (port("same"), port("other"));
+    fails(dir.path(), &[&file, &same, &other, &same], FAILED, "two ports are named same");
+    let many = Vec::from_iter((0..31).map(|number| port(&format!("port{number}"))));
+    let args = Vec::from_iter([&file].into_iter().chain(&many).map(String::as_str));
+    fails(dir.path(), &args, FAILED, "31 named ports are too many; a console has at most 30");
+}
+
+#[test]
 fn a_path_that_cannot_be_used_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);

@@ -17,3 +17,4 @@ mod rig;
 mod sandbox;
 mod socket;
 mod stdio;
+mod window;

@@ -16,16 +16,16 @@ const PORT_RECEIVE: usize = 4;
 const PORT_TRANSMIT: usize = 5;
 const ROOM: u32 = 512;
 
-const DEVICE_READY: u16 = 0;
-const DEVICE_ADD: u16 = 1;
-const PORT_READY: u16 = 3;
-const CONSOLE_PORT: u16 = 4;
-const PORT_OPEN: u16 = 6;
+pub(crate) const DEVICE_READY: u16 = 0;
+pub(crate) const DEVICE_ADD: u16 = 1;
+pub(crate) const PORT_READY: u16 = 3;
+pub(crate) const CONSOLE_PORT: u16 = 4;
+pub(crate) const PORT_OPEN: u16 = 6;
 const PORT_NAME: u16 = 7;
 
 /// A driver that uses the first named port.
-struct Driver {
-    device: FrontEnd,
+pub(crate) struct Driver {
+    pub(crate) device: FrontEnd,
     heard: Listening,
     said: Queue,
     keys: Listening,
@@ -80,7 +80,7 @@ fn negotiated(rig: &Rig, memory: Memory) -> FrontEnd {
 
 impl Driver {
     /// Starts the queues, in an order that no driver has.
-    fn attach(rig: &Rig) -> Self {
+    pub(crate) fn attach(rig: &Rig) -> Self {
         let mut device = negotiated(rig, Memory::new(1 << 20).unwrap());
         let output = device.start_queue(PORT_TRANSMIT, 16).unwrap();
         let keys = device.start_queue(PORT_RECEIVE, 16).unwrap();
@@ -102,7 +102,7 @@ impl Driver {
         }
     }
 
-    fn say(&mut self, id: u32, event: u16, value: u16) {
+    pub(crate) fn say(&mut self, id: u32, event: u16, value: u16) {
         let (event, value) = (event.to_le_bytes(), value.to_le_bytes());
         self.say_bytes(&[&id.to_le_bytes()[..], &event, &value].concat());
     }
@@ -114,7 +114,7 @@ impl Driver {
     }
 
     /// The next message: port, event, value, payload.
-    fn hear(&mut self) -> (u32, u16, u16, Vec<u8>) {
+    pub(crate) fn hear(&mut self) -> (u32, u16, u16, Vec<u8>) {
         let message = self.heard.next(self.device.memory());
         self.heard.post();
         let [i0, i1, i2, i3, e0, e1, v0, v1] = *message.first_chunk().unwrap();
