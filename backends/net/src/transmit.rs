@@ -23,6 +23,13 @@ use crate::offload::Features;
 use crate::pair::Pair;
 use crate::stream::{Connection, StreamNet};
 
+/// How often in a row a queue of datagrams that is full is tried again at once. Somebody who reads them
+/// has taken some by then.
+const TRIES: u32 = 64;
+/// How long it is left alone after that: twice as long each time, up to the second.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(8);
+
 /// A packet does not leave.
 #[derive(Debug, thiserror::Error)]
 enum Unsent {
@@ -76,6 +83,8 @@ pub(crate) struct Transmit {
     batch: Batch,
     done: Vec<Chain>,
     polling: Duration,
+    /// How often in a row the other end had no room for datagrams.
+    full: u32,
     dropped: u64,
 }
 
@@ -87,7 +96,8 @@ impl Transmit {
         polling: Duration,
     ) -> Self {
         let batch = Batch::new(features, matches!(attachment, Attachment::Tap(_)));
-        Self { attachment, connection: None, gate, batch, done: Vec::new(), polling, dropped: 0 }
+        let (connection, done) = (None, Vec::new());
+        Self { attachment, connection, gate, batch, done, polling, full: 0, dropped: 0 }
     }
 
     /// Whether the limits let the chain through now; else how long to wait. With the cable pulled
@@ -137,6 +147,7 @@ impl Transmit {
             self.done.push(outgoing.chain);
         }
         if !self.done.is_empty() {
+            self.full = 0;
             vring.complete_together(self.done.drain(..).map(|chain| (chain, 0)))?;
             // Early enough for it to have more for us before we are done with the next ones.
             vring.call_if_wanted()?;
@@ -191,6 +202,19 @@ impl Transmit {
         })
     }
 
+    /// Waits until more can be sent.
+    fn until_room(&mut self) -> Wait<'_> {
+        if !matches!(self.attachment, Attachment::Datagrams(_)) {
+            return Wait::no_kick().on(self.room(), PollFlags::POLLOUT);
+        }
+        // Without a connection poll(2) does not look at the queue of the other end, which has room for so
+        // many datagrams (net.unix.max_dgram_qlen), but at how many bytes of ours are on their way.
+        self.full = self.full.saturating_add(1);
+        let Some(pauses) = self.full.checked_sub(TRIES) else { return Wait::nothing() };
+        let pause = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(pauses).unwrap_or(u32::MAX));
+        Wait::no_kick().within(pause.min(LONGEST_PAUSE))
+    }
+
     /// What says that more can be sent.
     fn room(&self) -> BorrowedFd<'_> {
         self.attachment.writable(self.connection.as_deref())
@@ -232,7 +256,7 @@ impl Worker for Transmit {
             match self.send_all(vring)? {
                 None => {}
                 Some(gone @ Unsent::TapGone { .. }) => return Err(VringError::Device(gone.into())),
-                Some(_later) => return Ok(Wait::no_kick().on(self.room(), PollFlags::POLLOUT)),
+                Some(_later) => return Ok(self.until_room()),
             }
             match gathered? {
                 Gathered::Enough => {}

@@ -20,6 +20,7 @@ mod pairs;
 mod process;
 mod rig;
 mod sandbox;
+mod slow_peers;
 mod sockets;
 mod turning;
 mod user;
