@@ -6,11 +6,13 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
 use atoll_backend::{OwnName, Reader, Received};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 
 use crate::header::{HEADER, MAX_FRAME};
 
@@ -57,13 +59,14 @@ impl Datagrams {
     /// Reads the next frame to `packet`, behind an empty virtio header; `None` when there is none.
     pub(crate) fn read(&self, packet: &mut [u8]) -> io::Result<Option<Received>> {
         let Some((header, room)) = packet.split_at_mut_checked(HEADER) else { return Ok(None) };
-        match self.socket.recv(room) {
+        // Its own length, so that one that does not fit is not taken for a frame with its end cut off.
+        match recv(self.socket.as_raw_fd(), room, MsgFlags::MSG_TRUNC) {
             Ok(len) => {
                 header.fill(0);
                 Ok(Some(Received { placed: 0, spilled: HEADER.saturating_add(len) }))
             }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(error),
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(None),
+            Err(errno) => Err(errno.into()),
         }
     }
 

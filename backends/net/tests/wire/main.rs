@@ -11,6 +11,7 @@ mod bursts;
 mod commands;
 mod control;
 mod dpdk;
+mod dropped;
 mod frames;
 mod front_ends;
 mod hostile;
