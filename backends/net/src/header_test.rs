@@ -1,9 +1,13 @@
 #![expect(clippy::arithmetic_side_effects, reason = "a test computes with small numbers")]
 
 use proptest::prelude::*;
+use virtio_bindings::virtio_net::{
+    VIRTIO_NET_F_HOST_ECN, VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_HOST_UFO,
+    VIRTIO_NET_F_HOST_USO,
+};
 
 use super::{HeaderFault, MAX_FRAME, TransmitHeader};
-use crate::offload::{Features, offered};
+use crate::offload::{Features, bit_of, offered};
 
 const ALL: fn() -> Features = || Features::new(offered(true));
 const NONE: fn() -> Features = || Features::new(0);
@@ -61,6 +65,29 @@ fn what_was_not_accepted_is_refused() {
         let fault =
             TransmitHeader::parse(header(1, gso_type, [54, 1448, 34, 16, 0]), 9000, only_csum);
         assert_eq!(fault, Err(HeaderFault::GsoNotAccepted { gso_type }));
+    }
+}
+
+#[test]
+fn each_kind_of_segmentation_takes_features_of_its_own() {
+    let kinds: [(u8, &[u32]); 6] = [
+        (1, &[VIRTIO_NET_F_HOST_TSO4]),
+        (3, &[VIRTIO_NET_F_HOST_UFO]),
+        (4, &[VIRTIO_NET_F_HOST_TSO6]),
+        (5, &[VIRTIO_NET_F_HOST_USO]),
+        (0x81, &[VIRTIO_NET_F_HOST_TSO4, VIRTIO_NET_F_HOST_ECN]),
+        (0x84, &[VIRTIO_NET_F_HOST_TSO6, VIRTIO_NET_F_HOST_ECN]),
+    ];
+    for (gso_type, needed) in kinds {
+        let segments = header(1, gso_type, [54, 1448, 34, 16, 0]);
+        let enough = Features::new(needed.iter().fold(1, |bits, &bit| bits | bit_of(bit)));
+        let passed = TransmitHeader::parse(segments, 9000, enough).unwrap();
+        assert_eq!(passed.to_bytes(), segments);
+        for &lacking in needed {
+            let others = Features::new(offered(true) & !bit_of(lacking));
+            let fault = TransmitHeader::parse(segments, 9000, others);
+            assert_eq!(fault, Err(HeaderFault::GsoNotAccepted { gso_type }), "without {lacking}");
+        }
     }
 }
 

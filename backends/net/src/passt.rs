@@ -106,3 +106,7 @@ fn find() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|place| place.join(PASST)).find(|file| file.is_file())
 }
+
+#[cfg(test)]
+#[path = "passt_test.rs"]
+mod tests;

@@ -1,6 +1,7 @@
 //! What else than a TAP by its name a network card can be attached to.
 
 use std::os::fd::AsRawFd;
+use std::process::Command;
 
 use atoll_driver::{TIMEOUT, VERSION_1};
 use nix::net::if_::if_nametoindex;
@@ -59,6 +60,19 @@ fn a_tap_is_made_for_a_bridge_and_removed_at_the_end() {
 }
 
 #[test]
+fn a_bridge_keeps_its_address_whatever_card_joins_it() {
+    if enter().is_none() {
+        return;
+    }
+    add_bridge();
+    let _rig = Rig::serve_on("far", USUAL, &["--bridge=br0".into()]);
+    // A bridge takes the lowest address among its ports for its own.
+    let shown = Command::new("ip").args(["-o", "link", "show", "atoll0"]).output().unwrap().stdout;
+    let shown = String::from_utf8(shown).unwrap();
+    assert!(shown.contains("link/ether fe:"), "{shown}");
+}
+
+#[test]
 fn two_cards_on_a_bridge_have_taps_of_their_own() {
     if enter().is_none() {
         return;
@@ -92,14 +106,29 @@ fn a_macvtap_carries_frames_and_says_the_guests_address() {
     }
 }
 
+/// A TAP for several queues in the place of the one for a single queue.
+fn make_multi_queue() {
+    network::ip("link delete tap0");
+    network::ip("tuntap add dev tap0 mode tap multi_queue");
+    network::ip("link set tap0 up");
+}
+
+#[test]
+fn a_tap_of_several_queues_serves_a_single_pair() {
+    if network::enter().is_none() {
+        return;
+    }
+    make_multi_queue();
+    let mut rig = Rig::serve(USUAL, &["--tap=tap0".into()]);
+    rig.check_alive();
+}
+
 #[test]
 fn queues_of_a_tap_may_be_inherited() {
     if network::enter().is_none() {
         return;
     }
-    network::ip("link delete tap0");
-    network::ip("tuntap add dev tap0 mode tap multi_queue");
-    network::ip("link set tap0 up");
+    make_multi_queue();
     let queues = [network::tap_queue(), network::tap_queue()];
     let args = queues.each_ref().map(|queue| format!("--tap-fd={}", queue.as_raw_fd()));
     let mut rig = Rig::serve(VERSION_1 | MRG_RXBUF, &args);

@@ -1,5 +1,7 @@
 //! What is wrong with a command line or a TAP is one sentence, with its way out.
 
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -151,6 +153,32 @@ fn a_tap_in_use_is_named() {
 }
 
 #[test]
+fn an_inherited_queue_of_another_mode_or_of_another_tap_is_named() {
+    use libc::{IFF_MULTI_QUEUE, IFF_NO_PI, IFF_TAP, IFF_TUN, IFF_VNET_HDR};
+    if network::enter().is_none() {
+        return;
+    }
+    let good = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
+    let cases = [
+        ("tun0", IFF_TUN | IFF_NO_PI | IFF_VNET_HDR, "without IFF_TAP, so it is a TUN"),
+        ("bare0", IFF_TAP | IFF_NO_PI, "without IFF_VNET_HDR"),
+    ];
+    // Another name each time, as a child of another test's may keep one a little longer.
+    for (name, flags, sentence) in cases {
+        let queue = network::queue_of(name, flags);
+        fails(&mut net(&[&format!("--tap-fd={}", queue.as_raw_fd())]), FAILED, sentence);
+    }
+    for (names, flags, sentence) in [
+        (["one0", "one1"], good, "without IFF_MULTI_QUEUE, which several queues take"),
+        (["two0", "two1"], good | IFF_MULTI_QUEUE, "is of another TAP than the first one"),
+    ] {
+        let queues = names.map(|name| network::queue_of(name, flags));
+        let args = queues.each_ref().map(|queue| format!("--tap-fd={}", queue.as_raw_fd()));
+        fails(&mut net(&args.each_ref().map(String::as_str)), FAILED, sentence);
+    }
+}
+
+#[test]
 fn a_tap_of_another_user_is_named() {
     if network::enter().is_some() {
         network::ip("tuntap add dev tap1 mode tap user 12345");
@@ -182,4 +210,17 @@ fn a_place_for_a_socket_that_is_taken_is_named() {
     fails(&mut serve(&file), FAILED, "file exists and is not a socket; give another path or");
     fails(&mut serve(&dir.path().join("no/where")), FAILED, "cannot listen on the socket");
     assert_eq!(std::fs::read(&file).unwrap(), b"precious");
+}
+
+#[test]
+fn a_datagram_socket_that_is_in_use_is_named_and_stays_its_owners() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = dir.path().join("taken");
+    let owner = UnixDatagram::bind(&taken).unwrap();
+    let path = taken.display().to_string();
+    fails(&mut net(&["--dgram", &path, "/nowhere"]), FAILED, "taken: Address already in use");
+    UnixDatagram::unbound().unwrap().send_to(b"still here", &taken).unwrap();
+    let mut heard = [0; 10];
+    assert_eq!(owner.recv(&mut heard).unwrap(), 10);
+    assert_eq!(&heard, b"still here");
 }

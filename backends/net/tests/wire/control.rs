@@ -189,6 +189,17 @@ fn offloads_go_off_and_on_again() {
 }
 
 #[test]
+fn another_driver_gets_unfinished_what_it_accepts_whatever_the_one_before_chose() {
+    let Some((mut rig, mut line)) = start(USUAL | CONTROL) else { return };
+    assert_eq!(line.ask(&[5, 0, 0, 0, 0, 0, 0, 0, 0, 0]), OK);
+    rig.reattach(USUAL | CONTROL);
+    rig.post(64, 1536);
+    rig.wire.send_with(segmented(), &tcp_segment(&pattern(4 * 1448)));
+    let (header, _) = rig.next_packet();
+    assert_eq!((header.flags & 1, header.gso_type), (1, 1), "it is left to the guest");
+}
+
+#[test]
 fn messages_that_mean_nothing_are_refused_and_cost_nothing() {
     let Some((mut rig, mut line)) = start(USUAL | CONTROL) else { return };
     let messages: [&[u8]; 16] = [

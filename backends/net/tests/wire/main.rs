@@ -23,5 +23,6 @@ mod rig;
 mod sandbox;
 mod slow_peers;
 mod sockets;
+mod successors;
 mod turning;
 mod user;

@@ -55,14 +55,19 @@ pub(crate) fn ip(words: &str) {
 
 /// A queue of the TAP, to be inherited.
 pub(crate) fn tap_queue() -> OwnedFd {
+    use libc::{IFF_MULTI_QUEUE, IFF_NO_PI, IFF_TAP, IFF_VNET_HDR};
+    queue_of(TAP, IFF_TAP | IFF_NO_PI | IFF_VNET_HDR | IFF_MULTI_QUEUE)
+}
+
+/// A queue of the interface `name`, opened in the mode that `flags` say.
+pub(crate) fn queue_of(name: &str, flags: libc::c_int) -> OwnedFd {
     const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
     let driver = fs::File::options().read(true).write(true).open("/dev/net/tun").unwrap();
     // SAFETY: zeros are a value of all its fields.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (slot, byte) in request.ifr_name.iter_mut().zip(TAP.bytes()) {
+    for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *slot = byte.cast_signed();
     }
-    let flags = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR | libc::IFF_MULTI_QUEUE;
     request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: the kernel reads an `ifreq`.
     let attached = unsafe { libc::ioctl(driver.as_raw_fd(), TUNSETIFF, &raw const request) };

@@ -65,6 +65,32 @@ fn configuration_and_features_are_what_the_command_line_says() {
 }
 
 #[test]
+fn what_the_command_line_does_not_say_is_not_offered() {
+    let Some(rig) = Rig::start(USUAL) else { return };
+    let unsaid = [(5, "MAC"), (3, "MTU"), (22, "MQ"), (63, "SPEED_DUPLEX")];
+    for (bit, name) in unsaid {
+        // A driver would take a field that means nothing for an address or for a limit.
+        assert_eq!(rig.device.offered() & 1 << bit, 0, "{name}");
+    }
+}
+
+#[test]
+fn a_driver_from_before_virtio_1_is_not_served() {
+    if network::enter().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let socket = dir.path().join("net.sock");
+    let args = [format!("--socket-path={}", socket.display()), "--tap=tap0".into()];
+    let mut process = Process::spawn(env!("CARGO_BIN_EXE_atoll-net"), args).unwrap();
+    let mut device = FrontEnd::connect(&socket, Memory::new(1 << 20).unwrap()).unwrap();
+    device.negotiate(0).unwrap();
+    assert!(device.start_queue(RECEIVE, 64).is_err(), "its headers would be shorter");
+    let (_, stderr) = process.terminate().unwrap();
+    assert!(stderr.contains("did not accept VIRTIO_F_VERSION_1"), "{stderr}");
+}
+
+#[test]
 fn at_rest_it_costs_no_processor_time_and_little_memory() {
     let Some(mut rig) = Rig::start(USUAL) else { return };
     rig.post(256, 1536);
