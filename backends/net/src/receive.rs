@@ -37,9 +37,10 @@ const PATIENCE: Duration = Duration::from_millis(20);
 const STRAIGHT: u32 = 64;
 /// Packets in one round, after which the driver is called and a stop is looked for.
 const ROUND: usize = 128;
-/// Packets that are copied together, at most, and about the room for them.
+/// Packets that are copied together, at most, and about the room for them: with what they are copied to, as
+/// much as a first-level cache has room for.
 const TOGETHER: usize = 32;
-const COPIES: usize = SMALL_PACKET.saturating_mul(16);
+const COPIES: usize = SMALL_PACKET.saturating_mul(8);
 
 /// A packet that was read: its first bytes may be in the guest's memory, the others are in the spill
 /// from `start` on.
