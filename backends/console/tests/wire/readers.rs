@@ -6,8 +6,9 @@ use std::process::Stdio;
 use std::thread;
 
 use atoll_driver::{Buffer, FrontEnd, Memory, TIMEOUT};
+use nix::sys::signal::Signal;
 
-use crate::rig::{Guest, MOMENT, Rig, command, connect, pattern, reader};
+use crate::rig::{Guest, MOMENT, Rig, command, connect, eventually, pattern, reader};
 
 const MIB: usize = 1 << 20;
 /// A chain that is too long for what a reader's socket and the process keep together.
@@ -101,6 +102,30 @@ fn a_slow_reader_gets_the_rest_though_the_guest_has_gone() {
     // All that the process has to do with this front-end is done when it answers another.
     drop(rig.reconnect());
     assert!(reader(client, out.len()).join().unwrap() == out, "the output differs");
+}
+
+#[test]
+fn a_slow_reader_gets_the_last_words_of_a_process_that_ends() {
+    let mut rig = start();
+    let client = client(&rig);
+    let last = pattern(300 << 10);
+    rig.guest.print(&last);
+    rig.process.signal(Signal::SIGTERM).unwrap();
+    // Which is when it serves nobody any more.
+    eventually("the end of service", || (!rig.path("front-end.sock").exists()).then_some(()));
+    assert!(reader(client, last.len()).join().unwrap() == last, "the output differs");
+    let (status, stderr) = rig.process.wait().unwrap();
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn a_reader_that_sleeps_does_not_keep_the_process_from_ending() {
+    let mut rig = start();
+    let _asleep = client(&rig);
+    rig.guest.print(&pattern(300 << 10));
+    let (status, stderr) = rig.process.terminate().unwrap();
+    assert!(status.success(), "{status}");
+    assert!(stderr.contains("the console's last output found no reader"), "{stderr}");
 }
 
 /// A guest that prints a long chain at once, of which a client that does not read has got some.
