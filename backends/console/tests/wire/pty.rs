@@ -9,7 +9,7 @@ use std::thread;
 
 use nix::sys::termios::{LocalFlags, OutputFlags, tcgetattr};
 
-use crate::rig::{MOMENT, Rig, eventually, pattern, reader};
+use crate::rig::{MOMENT, Rig, connect, eventually, pattern, reader};
 
 fn start() -> Rig {
     Rig::start(|dir| vec![format!("--pty={}", dir.join("console").display())])
@@ -103,4 +103,24 @@ fn a_link_left_behind_is_replaced() {
     let mut terminal = open(&rig.path("console"));
     terminal.write_all(b"new").unwrap();
     assert_eq!(rig.guest.read(3), b"new");
+}
+
+#[test]
+fn the_control_socket_says_where_its_pseudo_terminals_are() {
+    let rig = Rig::start(|dir| {
+        let control = dir.join("control").display().to_string();
+        vec!["--pty".into(), "--port=agent:pty".into(), format!("--control-socket={control}")]
+    });
+    let mut client = connect(&rig.path("control"));
+    client.write_all(b"GET / HTTP/1.1\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    let body = answer.split_once("\r\n\r\n").unwrap().1;
+    let state: serde_json::Value = serde_json::from_str(body).unwrap();
+    let terminals = state["terminals"].as_array().unwrap();
+    let paths = Vec::from_iter(terminals.iter().map(|one| one["path"].as_str().unwrap()));
+    let log = rig.process.log();
+    assert!(log.contains(&format!("the console is at {}", paths[0])), "{state}: {log}");
+    assert!(log.contains(&format!("port agent is at {}", paths[1])), "{state}: {log}");
+    assert_eq!((&terminals[0]["port"], &terminals[1]["port"]), (&().into(), &"agent".into()));
 }
