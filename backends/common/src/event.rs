@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 /// Takes a front-end's descriptor. It must never block the thread of a ring, so it is made not to.
@@ -28,4 +29,12 @@ pub(crate) fn take(mut event: &File) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Whether it counts, so that every write wakes who waits for it, also when what was written before has
+/// not been taken: true of event descriptors. Of pipes it depends on the kernel's version, and they
+/// fill up.
+pub(crate) fn is_counter(mut event: &File) -> bool {
+    // A counter is read whole or not at all; who passes bytes on has no objection to passing none.
+    event.read(&mut []).is_err_and(|error| error.raw_os_error() == Some(Errno::EINVAL as i32))
 }

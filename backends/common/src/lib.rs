@@ -60,6 +60,7 @@ mod signals;
 mod test_ring;
 mod vectored;
 mod vring;
+mod wake_ups;
 mod writer;
 
 pub use args::{Args, Capabilities, parse};

@@ -9,16 +9,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use tap::TapFallible;
 
-use crate::device::{Wait, Worker};
+use crate::device::Worker;
 use crate::error::Because;
 use crate::event;
 use crate::polling::Polling;
 use crate::vring::{Vring, VringError};
+use crate::wake_ups::WakeUps;
 
 /// Small, because a device process has many such threads and its memory is counted. A request's
 /// buffers are the guest's, so the loop needs little.
@@ -101,6 +100,7 @@ fn serve_until_stopped(
     kick: &File,
     stop: &Stop,
 ) -> Result<(), VringError> {
+    let wake_ups = WakeUps::new(kick, stop.wake.as_fd())?;
     let mut polling = Polling::default();
     while !stop.asked.load(Ordering::Acquire) {
         vring.begin_round()?;
@@ -109,11 +109,13 @@ fn serve_until_stopped(
         if wait.again {
             continue;
         }
-        let idle = Instant::now();
-        let window = if wait.kick { polling.window(wait.polling) } else { Duration::ZERO };
-        if !window.is_zero() {
+        // Where nobody polls, the clock is not read either.
+        let limit = if wait.kick { wait.polling } else { Duration::ZERO };
+        let idle = (!limit.is_zero()).then(Instant::now);
+        let window = polling.window(limit);
+        if let Some(idle) = idle.filter(|_| !window.is_zero()) {
             if poll_ring(vring, idle, window, stop)? {
-                polling.met(idle.elapsed(), wait.polling);
+                polling.met(idle.elapsed(), limit);
                 continue;
             }
             polling.missed();
@@ -123,9 +125,9 @@ fn serve_until_stopped(
         if more {
             continue;
         }
-        sleep(&wait, kick, stop)?;
-        if window.is_zero() && wait.kick {
-            polling.woken(idle.elapsed(), wait.polling);
+        wake_ups.sleep(&wait)?;
+        if let Some(idle) = idle.filter(|_| window.is_zero()) {
+            polling.woken(idle.elapsed(), limit);
         }
     }
     finish_resubmitted(vring, worker)?;
@@ -175,32 +177,6 @@ fn finish_resubmitted(vring: &mut Vring, worker: &mut dyn Worker) -> Result<(), 
     vring.check_memory()
 }
 
-/// Sleeps until something happens that `wait` names, or the loop is to stop.
-fn sleep(wait: &Wait<'_>, kick: &File, stop: &Stop) -> Result<(), VringError> {
-    let timeout = wait.timeout.map_or(PollTimeout::NONE, |timeout| {
-        // Rounded up to its milliseconds, so as not to wake too early again and again.
-        let timeout = timeout.saturating_add(Duration::from_nanos(999_999));
-        PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX)
-    });
-    let [first, second] = wait.fds.map(|fd| fd.unwrap_or((stop.wake.as_fd(), PollFlags::empty())));
-    // Without a need for kicks its entry asks for nothing, and the kicks wait in the counter.
-    let kick_events = if wait.kick { PollFlags::POLLIN } else { PollFlags::empty() };
-    let mut fds = [
-        PollFd::new(stop.wake.as_fd(), PollFlags::POLLIN),
-        PollFd::new(kick.as_fd(), kick_events),
-        PollFd::new(first.0, first.1),
-        PollFd::new(second.0, second.1),
-    ];
-    match poll(&mut fds, timeout) {
-        Ok(_) | Err(Errno::EINTR) => {}
-        Err(source) => return Err(VringError::Sleep(source.into())),
-    }
-    let kicked = fds[1].revents().unwrap_or(PollFlags::empty());
-    if kicked.contains(PollFlags::POLLIN) {
-        event::take(kick).map_err(VringError::KickLost)
-    } else if kicked.is_empty() {
-        Ok(())
-    } else {
-        Err(VringError::KickLost(io::ErrorKind::BrokenPipe.into()))
-    }
-}
+#[cfg(test)]
+#[path = "ring_thread_test.rs"]
+mod tests;
