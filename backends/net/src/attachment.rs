@@ -119,12 +119,21 @@ impl Attachment {
         }
     }
 
+    /// Whether packets that were not read yet wake who waits. Of a stream some may have been taken out
+    /// of the socket already.
+    pub(crate) fn wakes_again(&self) -> bool {
+        !matches!(self, Self::Stream(_))
+    }
+
     /// Waits until there is a packet, or another place to read one from.
     pub(crate) fn until_readable<'a>(&'a self, used: Option<&'a Connection>) -> Wait<'a> {
         let wait = Wait::no_kick();
         match (self, used) {
             (Self::Tap(pair), _) => {
-                let wait = wait.on(pair.change(), PollFlags::POLLIN);
+                let wait = pair
+                    .change()
+                    .into_iter()
+                    .fold(wait, |wait, change| wait.on(change, PollFlags::POLLIN));
                 match pair.is_attached() {
                     true => wait.on(pair.tap().as_fd(), PollFlags::POLLIN),
                     false => wait,

@@ -24,6 +24,7 @@ mod limit_options;
 mod link;
 mod mac;
 mod offload;
+mod one_by_one;
 mod options;
 mod pair;
 mod passt;

@@ -106,9 +106,10 @@ impl Pair {
         if self.is_attached() { &self.tap } else { &self.first }
     }
 
-    /// Readable when the queue's use has changed since it was last looked at.
-    pub(crate) fn change(&self) -> BorrowedFd<'_> {
-        self.change.as_fd()
+    /// Readable when the queue's use has changed since it was last looked at; of the first, which is
+    /// always in use, nothing is.
+    pub(crate) fn change(&self) -> Option<BorrowedFd<'_>> {
+        (!self.is_first).then(|| self.change.as_fd())
     }
 
     /// Looks at it.

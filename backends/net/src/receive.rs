@@ -21,6 +21,7 @@ use crate::filter::{Filter, LOOKED_AT};
 use crate::gate::{Gate, Unreceived};
 use crate::header::{HEADER, MAX_FRAME, SMALL_PACKET};
 use crate::offload::Features;
+use crate::one_by_one::OneByOne;
 use crate::pair::Served;
 use crate::posted::Posted;
 use crate::stream::Connection;
@@ -103,6 +104,7 @@ pub(crate) struct Receive {
     full: Vec<(Chain, u32)>,
     /// How many packets are still to be read straight into the chains.
     straight: u32,
+    one_by_one: OneByOne,
     polling: Duration,
     /// Takes small packets, one behind the other, and what does not fit. Only touched, and so only
     /// resident, as far as those go.
@@ -136,6 +138,7 @@ impl Receive {
             waiting: Vec::new(),
             full: Vec::new(),
             straight: 0,
+            one_by_one: OneByOne::default(),
             polling,
             spill: vec![0; COPIES.saturating_add(MAX_PACKET)].into_boxed_slice(),
             dropped: 0,
@@ -247,21 +250,27 @@ impl Receive {
 
     /// Moves packets until there is nothing left to move, or it is others' turn.
     fn round(&mut self, vring: &mut Vring) -> Result<Ended, VringError> {
+        let mut found = 0_u32;
         for _ in 0..ROUND {
             self.posted.take(vring, self.wanted)?;
             let held = self.held.take();
             let packet = match &held {
                 Some(held) => held.packet,
                 None if self.posted.is_empty() => return Ok(Ended::NoChain),
+                None if self.attachment.wakes_again() && self.one_by_one.is_all(found) => {
+                    return Ok(Ended::NoPacket);
+                }
                 None => {
                     if let Err(wait) = self.admit() {
                         vring.count_throttled();
                         return Ok(Ended::Throttled(wait));
                     }
-                    match self.read(vring)? {
-                        Some(packet) => packet,
-                        None => return Ok(Ended::NoPacket),
-                    }
+                    let Some(packet) = self.read(vring)? else {
+                        self.one_by_one.ended(found);
+                        return Ok(Ended::NoPacket);
+                    };
+                    found = found.saturating_add(1);
+                    packet
                 }
             };
             let len = packet.len();

@@ -96,6 +96,29 @@ fn a_stream_socket_is_connected_to_whenever_somebody_serves_it() {
 }
 
 #[test]
+fn frames_that_come_together_after_single_ones_arrive_together() {
+    if network::enter().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("switch.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut rig = Rig::serve(FEATURES, &[format!("--stream={}", path.display())]);
+    rig.post(64, 1536);
+    let mut peer = accept(&listener);
+    for round in 0..8 {
+        for together in [1, 1, 1, 2] {
+            let frame = frame(GUEST_MAC, HOST_MAC, &pattern(46 + round));
+            let said = [&(frame.len() as u32).to_be_bytes(), &*frame].concat();
+            peer.write_all(&said.repeat(together)).unwrap();
+            for _ in 0..together {
+                assert_eq!(rig.next_packet().1, frame);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_stream_socket_is_served_to_one_after_the_other() {
     if network::enter().is_none() {
         return;
