@@ -31,11 +31,11 @@ struct Testpmd {
 }
 
 impl Testpmd {
-    /// Starts it with devices, its frames on the CPU of `side`.
+    /// Starts it with devices, all of it on the CPU of `side`.
     fn start(scratch: &Scratch, name: &str, side: Side, devices: &[String]) -> Result<Self> {
         let (said, cpu) = (scratch.join(name), side.cpu()?);
         let mut command = Command::new(TESTPMD);
-        command.arg(format!("--lcores=0@0,1@{cpu}"));
+        command.arg(format!("--lcores=0@{cpu},1@{cpu}"));
         // Memory that it can share without huge pages, and nothing left in the file system.
         command.args(["--no-huge", "-m", "128", "--single-file-segments"]);
         command.args(["--no-pci", "--no-shconf", "--no-telemetry"]);
@@ -140,6 +140,26 @@ impl Dpdk {
         Testpmd::start(scratch, "driver", Side::Driver, &[device])
     }
 
+    /// Watches how the count of taken frames goes from `before` to `all`. Returns how many those were that
+    /// were timed, and in how many seconds.
+    fn watch(&self, before: u64, all: u64) -> Result<(u64, f64)> {
+        // Until then it is still busy with what it was told.
+        let settled = before + WAITING as u64 / 4;
+        let deadline = Instant::now() + TIMEOUT;
+        let mut began = None;
+        loop {
+            let now = self.wire.taken_by_guest()?;
+            if now > settled {
+                let (from, start) = *began.get_or_insert_with(|| (now, Instant::now()));
+                if now >= all {
+                    return Ok((now - from, start.elapsed().as_secs_f64()));
+                }
+            }
+            ensure!(Instant::now() < deadline, "{now} of {all} frames were taken");
+            thread::sleep(LOOK);
+        }
+    }
+
     fn cpu(&self) -> Result<f64> {
         match &self.device {
             Device::Ours(process) => cpu::nanoseconds(process.id()),
@@ -195,23 +215,8 @@ impl Contender for Dpdk {
         thread::sleep(Duration::from_millis(20));
         let (before, cpu) = (self.wire.taken_by_guest()?, self.cpu()?);
         self.holder().say("start")?;
-        let deadline = Instant::now() + TIMEOUT;
-        let mut began = None;
-        let (taken, start) = loop {
-            let now = self.wire.taken_by_guest()?;
-            let (from, start) = match began {
-                // Until then it is still busy with what it was told.
-                None if now > before + WAITING as u64 / 4 => *began.insert((now, Instant::now())),
-                None => (before, Instant::now()),
-                Some(began) => began,
-            };
-            if now >= all {
-                break (now - from, start);
-            }
-            ensure!(Instant::now() < deadline, "{} of {all} frames were taken", now);
-            thread::sleep(LOOK);
-        };
-        let (seconds, cpu) = (start.elapsed().as_secs_f64(), self.cpu()? - cpu);
+        let (taken, seconds) = Side::Driver.run(|| self.watch(before, all))?;
+        let cpu = self.cpu()? - cpu;
         self.holder().heard()?;
         self.driver.tell("stop")?;
         self.tell_theirs("stop")?;
