@@ -1,10 +1,12 @@
 //! The event descriptors that a front-end hands over: kick, call and error.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{MsgFlags, recv};
 
 /// Takes a front-end's descriptor. It must never block the thread of a ring, so it is made not to.
 pub(crate) fn accept(file: File) -> io::Result<File> {
@@ -23,18 +25,49 @@ pub(crate) fn signal(mut event: &File) {
 ///
 /// # Errors
 /// When it is not an event descriptor, or its other end was closed.
-pub(crate) fn take(mut event: &File) -> io::Result<()> {
-    match event.read(&mut [0; 8]) {
+pub(crate) fn take(event: &File) -> io::Result<()> {
+    match read_now(event, &mut [0; 8]) {
         Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-        Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
-        _ => Ok(()),
+        Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
     }
 }
 
 /// Whether it counts, so that every write wakes who waits for it, also when what was written before has
 /// not been taken: true of event descriptors. Of pipes it depends on the kernel's version, and they
 /// fill up.
-pub(crate) fn is_counter(mut event: &File) -> bool {
-    // A counter is read whole or not at all; who passes bytes on has no objection to passing none.
-    event.read(&mut []).is_err_and(|error| error.raw_os_error() == Some(Errno::EINVAL as i32))
+///
+/// # Errors
+/// As for [`take`].
+pub(crate) fn is_counter(event: &File) -> io::Result<bool> {
+    // What can't be read at all says the same of this as a counter does of what is next.
+    read_now(event, &mut [])?;
+    // A counter is read whole or not at all. Who passes bytes on may lose one that was pending: what
+    // counts is that there was any, and whoever waits for it first looks at its ring.
+    match read_now(event, &mut [0]) {
+        Err(Errno::EINVAL) => Ok(true),
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(_) | Err(Errno::EAGAIN | Errno::EINTR) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
 }
+
+/// Reads what is there and never waits. O_NONBLOCK alone would not do: it belongs to the open file, whose
+/// flags the front-end may change at any time, and a thread that reads can't be told to stop.
+fn read_now(event: &File, bytes: &mut [u8]) -> nix::Result<usize> {
+    let part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: the descriptor is open as long as `event`; `part` is the one vector that is told of and
+    // describes `bytes`, which is borrowed mutably for the call, so nobody else reaches it.
+    let read = unsafe { libc::preadv2(event.as_raw_fd(), &part, 1, -1, libc::RWF_NOWAIT) };
+    match Errno::result(read) {
+        // Sockets have a way of their own, which is older (the other came with Linux 6.5). What has
+        // neither can't be an event.
+        Err(Errno::EOPNOTSUPP) => recv(event.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT),
+        // Not negative, so nothing is lost.
+        read => read.map(isize::unsigned_abs),
+    }
+}
+
+#[cfg(test)]
+#[path = "event_test.rs"]
+mod tests;

@@ -35,13 +35,12 @@ pub(crate) struct WakeUps<'fd> {
 }
 
 impl<'fd> WakeUps<'fd> {
-    /// Wakes by `kick`, of which what it has counted so far is taken, and for good by `stop`.
+    /// Wakes by `kick`, once for all that it has counted so far, and for good by `stop`.
     ///
     /// # Errors
     /// [`VringError::KickLost`] when nobody can wait for `kick`, which may be a file of any kind.
     pub(crate) fn new(kick: &'fd File, stop: BorrowedFd<'fd>) -> Result<Self, VringError> {
-        event::take(kick).map_err(VringError::KickLost)?;
-        let edges = event::is_counter(kick);
+        let edges = event::is_counter(kick).map_err(VringError::KickLost)?;
         let how =
             if edges { EpollFlags::EPOLLIN | EpollFlags::EPOLLET } else { EpollFlags::EPOLLIN };
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;

@@ -84,14 +84,25 @@ fn a_kick_that_is_not_waited_for_is_kept() {
 }
 
 #[test]
-fn kicks_before_the_start_wake_nobody_and_those_after_do() {
+fn kicks_before_the_start_wake_once_and_those_after_do() {
     let (kick, stop) = (eventfd(), eventfd());
     event::signal(&kick);
+    event::signal(&kick);
     let wake_ups = WakeUps::new(&kick, stop.as_fd()).unwrap();
+    wake_ups.sleep(&Wait::kick().within(LONG)).unwrap();
     assert!(!pending(&wake_ups));
     // From another descriptor of the same event, as a front-end's.
     event::signal(&kick.try_clone().unwrap());
     assert!(pending(&wake_ups));
+}
+
+#[test]
+fn who_starts_on_a_kick_takes_no_other_rings_kick_away() {
+    let (kick, stop) = (eventfd(), eventfd());
+    let wake_ups = WakeUps::new(&kick, stop.as_fd()).unwrap();
+    event::signal(&kick);
+    let other = WakeUps::new(&kick, stop.as_fd()).unwrap();
+    assert!(pending(&wake_ups) && pending(&other));
 }
 
 #[test]
