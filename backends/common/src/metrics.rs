@@ -40,9 +40,9 @@ pub(crate) struct QueueMetrics {
 }
 
 impl QueueMetrics {
-    /// A chain that came at `taken` was completed.
-    pub(crate) fn completed(&self, taken: Instant, readable: u64, written: u32) {
-        let time = taken.elapsed();
+    /// A chain that came at `taken` was completed just `now`.
+    pub(crate) fn completed(&self, taken: Instant, now: Instant, readable: u64, written: u32) {
+        let time = now.saturating_duration_since(taken);
         add(&self.requests, 1);
         add(&self.readable_bytes, readable);
         add(&self.writable_bytes, written.into());
@@ -69,8 +69,10 @@ impl QueueMetrics {
     }
 }
 
+/// One thread adds to each counter, so none of it is lost without a locked instruction, of which there
+/// would be five for each chain.
 fn add(counter: &AtomicU64, count: u64) {
-    counter.fetch_add(count, Ordering::Relaxed);
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
 }
 
 /// The counters of a device.

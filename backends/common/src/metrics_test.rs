@@ -4,8 +4,8 @@ use super::*;
 
 #[test]
 fn a_queue_counts_for_itself() {
-    let metrics = Metrics::new(2);
-    metrics.queue(1).unwrap().completed(Instant::now(), 16, 513);
+    let (metrics, now) = (Metrics::new(2), Instant::now());
+    metrics.queue(1).unwrap().completed(now, now, 16, 513);
     metrics.queue(1).unwrap().failed();
     let text = metrics.text("blk", &[]);
     for line in [

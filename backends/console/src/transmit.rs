@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use atoll_backend::{Vring, VringError, Wait, Worker};
+use atoll_backend::{Chain, Vring, VringError, Wait, Worker};
 use nix::poll::PollFlags;
 
 use crate::carrier::Carrier;
@@ -20,6 +20,8 @@ pub(crate) struct Transmit {
     /// How much of the next chain is printed already. It outlives the worker, so that a chain
     /// that was given back half printed is not printed twice.
     printed: Arc<AtomicUsize>,
+    /// Chains that are printed and not completed yet; empty between two calls.
+    done: Vec<(Chain, u32)>,
 }
 
 /// How far the chains that were there have got.
@@ -35,11 +37,25 @@ enum Taken {
 impl Transmit {
     pub(crate) fn new(line: Arc<Line>, printed: Arc<AtomicUsize>) -> Self {
         let served = Served::new(&line, |line| &line.transmitting);
-        Self { line, _served: served, printed }
+        Self { line, _served: served, printed, done: Vec::new() }
     }
 
-    /// Takes what the guest printed, up to a batch of it.
-    fn take(&self, vring: &mut Vring, carrier: &mut Carrier) -> Result<Taken, VringError> {
+    /// Takes what the guest printed, up to a batch of it. The driver sees that in one step: to tell it of
+    /// each chain costs more than to copy what is in one.
+    fn take_batch(
+        &mut self,
+        vring: &mut Vring,
+        carrier: &mut Carrier,
+    ) -> Result<Taken, VringError> {
+        // If the ring is broken, what came before that is printed all the same.
+        let taken = self.take(vring, carrier);
+        if !self.done.is_empty() {
+            vring.complete_together(self.done.drain(..))?;
+        }
+        taken
+    }
+
+    fn take(&mut self, vring: &mut Vring, carrier: &mut Carrier) -> Result<Taken, VringError> {
         let mut taken = 0_usize;
         while taken < BATCH {
             let Some(chain) = vring.next()? else { return Ok(Taken::All) };
@@ -56,7 +72,7 @@ impl Transmit {
                 tracing::debug!("a broken chain");
             }
             self.printed.store(0, Ordering::Relaxed);
-            vring.complete(chain, 0)?;
+            self.done.push((chain, 0));
         }
         Ok(Taken::Some)
     }
@@ -64,9 +80,10 @@ impl Transmit {
 
 impl Worker for Transmit {
     fn serve(&mut self, vring: &mut Vring) -> Result<Wait<'_>, VringError> {
-        let mut carrier = self.line.carrier();
+        let line = Arc::clone(&self.line);
+        let mut carrier = line.carrier();
         let wait = loop {
-            let taken = self.take(vring, &mut carrier)?;
+            let taken = self.take_batch(vring, &mut carrier)?;
             // While this is delivered the driver may print more.
             vring.call_if_wanted()?;
             carrier.settle();
