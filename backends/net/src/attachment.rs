@@ -92,6 +92,10 @@ impl Attachment {
             }
             Self::Datagrams(socket) => socket.read(spill).map_err(lost),
             Self::Stream(stream) => {
+                if used.is_none() {
+                    // Only who has none waits for one.
+                    stream.forget_taken();
+                }
                 let Some(connection) = stream.connection().map_err(lost)? else {
                     *used = None;
                     return Ok(None);
@@ -115,7 +119,7 @@ impl Attachment {
     pub(crate) fn is_another(&self) -> bool {
         match self {
             Self::Tap(_) | Self::Datagrams(_) => false,
-            Self::Stream(stream) => stream.settle(),
+            Self::Stream(stream) => stream.is_another(),
         }
     }
 

@@ -180,7 +180,7 @@ struct Shared {
     what: String,
     source: Box<dyn Connections>,
     current: Mutex<Option<Arc<Connection>>>,
-    /// Readable after a connection was taken from the source, until the one who reads has it.
+    /// Readable after a connection was taken from the source, until the one who reads looks for it.
     taken: EventFd,
     /// One was lost since the driver came.
     lost: AtomicBool,
@@ -217,9 +217,14 @@ impl StreamNet {
         self.0.taken.as_fd()
     }
 
-    /// The reader has its connection; whether that is in place of one that was lost.
-    pub(crate) fn settle(&self) -> bool {
+    /// The reader is about to look for a connection. What was taken until now does not wake it again:
+    /// it may be lost already, and then nobody reads from it. What is taken from now on does.
+    pub(crate) fn forget_taken(&self) {
         let _nothing_new = self.0.taken.read();
+    }
+
+    /// Whether the connection that is read from now is in place of one that was lost. Asked once.
+    pub(crate) fn is_another(&self) -> bool {
         self.0.lost.swap(false, Ordering::AcqRel)
     }
 

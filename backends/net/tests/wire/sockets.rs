@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use crate::frames::pattern;
 use crate::line::{CTRL_VQ, GUEST_ANNOUNCE, Line, OK};
 use crate::network::{self, GUEST_MAC, HOST_MAC, frame};
-use crate::rig::{CSUM, GUEST_CSUM, MRG_RXBUF, Rig};
+use crate::rig::{CSUM, GUEST_CSUM, MOMENT, MRG_RXBUF, Rig};
 use crate::user::{children, has_ended};
 
 const FEATURES: u64 = VERSION_1 | MRG_RXBUF;
@@ -152,6 +152,62 @@ fn a_stream_socket_is_served_to_one_after_the_other() {
     assert!(children(rig.process.id()).is_empty(), "no other process is needed");
     rig.process.terminate().unwrap();
     assert!(!path.exists(), "the socket's file is left behind");
+}
+
+fn check_that_it_sleeps(rig: &Rig) {
+    std::thread::sleep(MOMENT);
+    let before = rig.process.cpu_nanoseconds().unwrap();
+    std::thread::sleep(MOMENT);
+    assert_eq!(rig.process.cpu_nanoseconds().unwrap(), before, "it slept all the time");
+}
+
+#[test]
+fn who_connects_and_leaves_before_he_is_heard_costs_no_processor_time() {
+    if network::enter().is_none() {
+        return;
+    }
+    let to_host = frame(HOST_MAC, GUEST_MAC, &[1; 60]);
+    for (said, sent) in [(&[][..], false), (&[0xff; 64], false), (&[], true)] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cable.sock");
+        let mut rig = Rig::serve(FEATURES, &[format!("--stream-server={}", path.display())]);
+        // Without buffers nobody listens to him.
+        let mut peer = connect(&path);
+        peer.write_all(said).unwrap();
+        drop(peer);
+        if sent {
+            // The transmit queue takes the connection, and loses it.
+            rig.send(NetHeader::default(), &to_host);
+        }
+        rig.post(64, 1536);
+        rig.process.wait_for_log("lost").unwrap();
+        check_that_it_sleeps(&rig);
+        let mut peer = connect(&path);
+        check(&mut rig, &mut peer);
+        drop(peer);
+        check_that_it_sleeps(&rig);
+        check(&mut rig, &mut connect(&path));
+    }
+}
+
+#[test]
+fn a_server_that_was_gone_before_it_was_heard_costs_no_processor_time() {
+    if network::enter().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("switch.sock");
+    let listener = UnixListener::bind(&path).unwrap();
+    let mut rig = Rig::serve(FEATURES, &[format!("--stream={}", path.display())]);
+    // Without buffers nobody listens to it.
+    let peer = accept(&listener);
+    drop((listener, peer));
+    rig.post(64, 1536);
+    rig.process.wait_for_log("lost").unwrap();
+    check_that_it_sleeps(&rig);
+    std::fs::remove_file(&path).unwrap();
+    let listener = UnixListener::bind(&path).unwrap();
+    check(&mut rig, &mut accept(&listener));
 }
 
 #[test]
