@@ -67,7 +67,7 @@ pub enum VringError {
     #[error("cannot access the ring")]
     Access(#[from] VolatileMemoryError),
     /// A chain was given back that is not the newest one taken.
-    #[error("chain {head} was given back though newer ones are in flight")]
+    #[error("chain {head} was given back though newer ones were taken")]
     NotNewest {
         /// The chain's head.
         head: u16,
@@ -312,11 +312,14 @@ impl Vring {
     /// Puts back the newest chain, untouched: [`next`](Self::next) will return it again.
     ///
     /// # Errors
-    /// [`VringError::NotNewest`] when it is not the newest of those in flight.
+    /// [`VringError::NotNewest`] when it is not the newest that was taken.
     #[expect(clippy::needless_pass_by_value, reason = "giving back consumes")]
     pub fn give_back(&mut self, chain: Chain) -> Result<(), VringError> {
+        if !self.takes_back(&chain) {
+            return Err(VringError::NotNewest { head: chain.head() });
+        }
         match chain.origin() {
-            Origin::Avail(position) if position.wrapping_add(1) == self.next_avail => {
+            Origin::Avail(position) => {
                 self.next_avail = position;
                 if let Some(inflight) = &mut self.inflight {
                     inflight.give_back(chain.head())?;
@@ -324,10 +327,18 @@ impl Vring {
             }
             // It stays in the record, with its place in the order.
             Origin::Resubmitted => self.resubmit.push_front(chain.head()),
-            _ => return Err(VringError::NotNewest { head: chain.head() }),
         }
         self.in_flight = self.in_flight.saturating_sub(1);
         Ok(())
+    }
+
+    /// Whether `chain` can be [given back](Self::give_back): no newer one is in flight, or was
+    /// completed before it.
+    pub fn takes_back(&self, chain: &Chain) -> bool {
+        match chain.origin() {
+            Origin::Avail(position) => position.wrapping_add(1) == self.next_avail,
+            Origin::Resubmitted => true,
+        }
     }
 
     pub(crate) fn set_leaving(&mut self, leaving: bool) {

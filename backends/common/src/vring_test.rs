@@ -107,6 +107,21 @@ fn the_newest_chain_can_be_given_back_and_no_other() {
 }
 
 #[test]
+fn a_chain_that_was_overtaken_can_only_be_completed() {
+    let ring = ring_with(3);
+    let mut vring = ring.vring();
+    let [first, second, third] = std::array::from_fn(|_| vring.next().unwrap().unwrap());
+    vring.complete(second, 0).unwrap();
+    assert!(vring.takes_back(&third) && !vring.takes_back(&first));
+    vring.give_back(third).unwrap();
+    // The second must not be taken again.
+    assert!(!vring.takes_back(&first));
+    vring.complete(first, 0).unwrap();
+    assert_eq!((vring.in_flight(), vring.next_avail()), (0, 2));
+    assert_eq!(heads(&mut vring), [2]);
+}
+
+#[test]
 fn who_gave_back_waits_for_more_than_that() {
     let mut ring = ring_with(2);
     let mut vring = ring.vring();

@@ -126,11 +126,16 @@ impl Posted {
         }
     }
 
-    /// Gives all of them back, as packets that have claimed some are forgotten.
+    /// Gives all of them back, as packets that have claimed some are forgotten. Those in the ring before
+    /// one that was of no use can't be taken again without that one: the driver gets them back unused.
     pub(crate) fn give_back(&mut self, vring: &mut Vring) -> Result<(), VringError> {
         (self.claimed, self.room) = (0, 0);
         while let Some(chain) = self.chains.pop_back() {
-            vring.give_back(chain)?;
+            if vring.takes_back(&chain) {
+                vring.give_back(chain)?;
+            } else {
+                vring.complete(chain, 0)?;
+            }
         }
         Ok(())
     }

@@ -1,11 +1,16 @@
 //! Drivers and hosts that break the rules. The process lives and serves on.
 
+use std::os::fd::AsRawFd;
+
 use atoll_driver::{
     Buffer, DESC_INDIRECT, DESC_NEXT, Descriptor, HostileChain, NET_HEADER, NetHeader, TIMEOUT,
+    Used,
 };
+use vhost::vhost_user::VhostUserFrontend;
+use vhost::vhost_user::message::VhostUserInflight;
 
 use crate::network::{self, GUEST_MAC, HOST_MAC, frame};
-use crate::rig::{MOMENT, Rig, USUAL};
+use crate::rig::{MOMENT, MRG_RXBUF, Rig, USUAL};
 
 #[test]
 fn hostile_headers_are_dropped_and_completed() {
@@ -101,6 +106,59 @@ fn useless_receive_buffers_come_back_empty() {
         assert_eq!(rig.receive.wait(TIMEOUT).unwrap().len, 0);
     }
     rig.check_alive();
+}
+
+/// Makes buffers of these lengths available in one step, and waits for the one that is of no use.
+fn post_with_a_useless_one_between(rig: &mut Rig) -> [u16; 3] {
+    let memory = rig.memory();
+    let heads = [1536, 8, 1536].map(|len| {
+        let address = memory.allocate(len as usize, 2).unwrap();
+        rig.receive.add(&[Buffer::writable(address, len)]).unwrap()
+    });
+    rig.receive.publish().unwrap();
+    assert_eq!(rig.receive.wait(TIMEOUT).unwrap(), Used { head: heads[1], len: 0 });
+    heads
+}
+
+/// The ring was stopped and goes on: the first buffer came back unused, and the last one takes the
+/// next packet.
+fn check_that_none_is_lost(rig: &mut Rig, [first, _, last]: [u16; 3]) {
+    assert!(!rig.receive.wait_broken(MOMENT).unwrap(), "nothing is wrong with the ring");
+    assert_eq!(rig.receive.take_used().unwrap(), Some(Used { head: first, len: 0 }));
+    let to_guest = frame(GUEST_MAC, HOST_MAC, &[7; 100]);
+    rig.wire.send(&to_guest);
+    let len = (NET_HEADER + to_guest.len()) as u32;
+    assert_eq!(rig.receive.wait(TIMEOUT).unwrap(), Used { head: last, len });
+    rig.check_alive();
+}
+
+#[test]
+fn a_ring_with_a_useless_receive_buffer_between_others_stops_and_goes_on() {
+    for (features, keeps_record) in
+        [(USUAL, false), (USUAL, true), (USUAL & !MRG_RXBUF, false), (USUAL & !MRG_RXBUF, true)]
+    {
+        let Some(mut rig) = Rig::start(features) else { return };
+        if keeps_record {
+            let wanted = VhostUserInflight::new(0, 0, 3, 512);
+            let (layout, file) = rig
+                .device
+                .exchange("GET_INFLIGHT_FD", |inner| inner.get_inflight_fd(&wanted))
+                .unwrap();
+            let fd = file.as_raw_fd();
+            rig.device
+                .exchange("SET_INFLIGHT_FD", |inner| inner.set_inflight_fd(&layout, fd))
+                .unwrap();
+        }
+        let heads = post_with_a_useless_one_between(&mut rig);
+        let base = rig.device.stop_queue(&rig.receive).unwrap();
+        assert_eq!(base, 2, "the last one is available again");
+        rig.device.attach(&rig.receive, base).unwrap();
+        check_that_none_is_lost(&mut rig, heads);
+        let heads = post_with_a_useless_one_between(&mut rig);
+        // All rings stop and start for that.
+        rig.device.set_memory().unwrap();
+        check_that_none_is_lost(&mut rig, heads);
+    }
 }
 
 #[test]
