@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EFD_NONBLOCK, EventFd};
 
@@ -202,6 +203,18 @@ impl Queue {
     /// The eventfd's.
     pub fn kick(&self) -> Result<(), Error> {
         self.kick.write(1).map_err(|source| Error::system("kicking", source))
+    }
+
+    /// Makes who reads the kick wait for one, as the flags of an open file are those of all who have it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn make_kick_block(&self) -> Result<(), Error> {
+        // SAFETY: the descriptor is open for as long as `self.kick`, which is longer than this borrow.
+        let kick = unsafe { BorrowedFd::borrow_raw(self.kick.as_raw_fd()) };
+        fcntl(kick, FcntlArg::F_SETFL(OFlag::empty()))
+            .map_err(|source| Error::system("making the kick block", source))?;
+        Ok(())
     }
 
     /// Takes the next used chain if there is one.

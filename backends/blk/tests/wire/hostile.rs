@@ -251,6 +251,22 @@ fn assert_only_this_ring_breaks(break_it: impl FnOnce(&mut Queue)) -> String {
 }
 
 #[test]
+fn a_kick_that_blocks_keeps_no_ring_from_stopping() {
+    let (image, mut process, mut driver) = serve_and_attach();
+    driver.assert_serves();
+    driver.queue.make_kick_block().unwrap();
+    // Its ring stops and starts again, and again without any kick in between.
+    for _ in 0..3 {
+        driver.device.set_memory().unwrap();
+    }
+    driver.assert_serves();
+    drop(driver);
+    Driver::attach(&image).assert_serves();
+    let (status, stderr) = process.terminate().unwrap();
+    assert!(status.success(), "{stderr}");
+}
+
+#[test]
 fn an_available_index_that_jumps_breaks_this_ring_alone() {
     let said = assert_only_this_ring_breaks(|queue| queue.ring().set_avail_index(1000).unwrap());
     assert!(said.contains("vring 0 stopped: the available index went from 0 to 1000"), "{said}");
