@@ -5,6 +5,7 @@
 //! `SCM_RIGHTS`): the last byte of what is read with the descriptor is no key.
 
 use std::collections::VecDeque;
+use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -13,7 +14,7 @@ use atoll_backend::{OwnName, bind};
 use atoll_unix_socket::{Access, SocketError};
 use libc::iovec;
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, recv};
+use nix::sys::socket::{MsgFlags, recvmsg};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use crate::outlet::{OpenError, Outlet, ReaderId};
@@ -24,6 +25,10 @@ const MAX_CLIENTS: usize = 16;
 
 /// The most clients that have left and had typed something before it was their turn.
 const MAX_LEFT: usize = 16;
+
+/// How many sizes of its window in a row are taken from a client that has left, before it counts as
+/// one that has typed.
+const MAX_SIZES: usize = 64;
 
 /// A socket that clients attach to.
 pub(super) struct Socket {
@@ -45,6 +50,26 @@ struct Client {
     sending: bool,
     /// Whether it still reads. What one that has left had typed is the guest's all the same.
     reading: bool,
+    /// The size of its window, where that was taken before it was its turn.
+    window: Option<Size>,
+}
+
+impl Client {
+    /// Whether it has typed what was not read, or may yet. Takes the sizes of its window that come
+    /// before, as these would keep it among those who have, and its terminal open.
+    fn has_more(&mut self) -> bool {
+        for _ in 0..MAX_SIZES {
+            match peek(&self.stream) {
+                Ok((1, true)) => {}
+                Ok((count, _)) => return count > 0,
+                Err(errno) => return matches!(errno, Errno::EAGAIN | Errno::EINTR),
+            }
+            // It has said all, if that is not understood.
+            let Ok((_, terminals)) = receive(&self.stream, &mut [0]) else { return false };
+            self.window = terminals.first().and_then(|fd| Size::of(fd.as_fd())).or(self.window);
+        }
+        true
+    }
 }
 
 impl Socket {
@@ -63,8 +88,16 @@ impl Socket {
 
     /// Closes the connections of clients that are done with them.
     fn forget(&mut self) {
+        let first = self.input().map(|(id, _)| id);
+        // Some have closed their side for good since they left.
+        for client in self.clients.iter_mut().filter(|client| client.sending && !client.reading) {
+            client.sending = client.has_more();
+            if Some(client.id) == first {
+                self.window = client.window.take().unwrap_or(self.window);
+            }
+        }
         self.clients.retain(|client| client.sending || client.reading);
-        let first = self.clients.iter().find(|client| client.sending).map(|client| client.id);
+        let first = self.input().map(|(id, _)| id);
         let left = self.clients.iter().filter(|client| !client.reading && Some(client.id) != first);
         let left = Vec::from_iter(left.map(|client| client.id));
         for oldest in left.iter().take(left.len().saturating_sub(MAX_LEFT)) {
@@ -86,9 +119,10 @@ impl Outlet for Socket {
     }
 
     fn read(&mut self, keys: &mut [u8]) -> nix::Result<Option<usize>> {
-        let Some(client) = self.clients.iter().find(|client| client.sending) else {
+        let Some(client) = self.clients.iter_mut().find(|client| client.sending) else {
             return Ok(None);
         };
+        self.window = client.window.take().unwrap_or(self.window);
         // Who sends many descriptors at once is not understood, and has said all.
         let (count, terminals) = receive(&client.stream, keys)?;
         let Some(terminal) = terminals.first() else {
@@ -118,8 +152,8 @@ impl Outlet for Socket {
         if let Ok(stream) = accepted {
             tracing::info!("a client is attached");
             self.count = self.count.saturating_add(1);
-            let client = Client { id: self.count, stream, sending: true, reading: true };
-            self.clients.push_back(client);
+            let (id, window) = (self.count, None);
+            self.clients.push_back(Client { id, stream, sending: true, reading: true, window });
         }
     }
 
@@ -134,7 +168,6 @@ impl Outlet for Socket {
         tracing::info!("a client has left: {reason}");
         if let Some(client) = self.clients.iter_mut().find(|client| client.id == reader) {
             client.reading = false;
-            client.sending &= has_more(&client.stream);
         }
         self.forget();
     }
@@ -144,10 +177,13 @@ impl Outlet for Socket {
     }
 }
 
-/// Whether there is something to read, or may be later.
-fn has_more(from: &UnixStream) -> bool {
-    let more = recv(from.as_raw_fd(), &mut [0], MsgFlags::MSG_PEEK);
-    matches!(more, Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR))
+/// Looks at what comes next: how many bytes up to two, and whether descriptors come with the last.
+fn peek(from: &UnixStream) -> nix::Result<(usize, bool)> {
+    let mut bytes = [0; 2];
+    let mut bytes = [IoSliceMut::new(&mut bytes)];
+    // Descriptors that there is no room for are not made, and the kernel says that there are some.
+    let next = recvmsg::<()>(from.as_raw_fd(), &mut bytes, None, MsgFlags::MSG_PEEK)?;
+    Ok((next.bytes, next.flags.contains(MsgFlags::MSG_CTRUNC)))
 }
 
 /// Reads bytes, and the descriptors with the last of them.

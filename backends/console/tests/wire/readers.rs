@@ -1,14 +1,18 @@
 //! Readers that fail, wait for their turn, or are slower than the guest, whose rings may stop meanwhile.
 
 use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
 use std::thread;
 
 use atoll_driver::{Buffer, FrontEnd, Memory, TIMEOUT};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
-use crate::rig::{Guest, MOMENT, Rig, command, connect, eventually, pattern, reader};
+use crate::rig::{Guest, MOMENT, Rig, command, connect, eventually, pattern, reader, terminal};
 
 const MIB: usize = 1 << 20;
 /// A chain that is too long for what a reader's socket and the process keep together.
@@ -92,6 +96,69 @@ fn who_has_left_takes_nobodys_place_and_what_it_typed_comes_in_its_turn() {
     assert_eq!(rig.guest.read(6), b"first ");
     drop(first);
     assert_eq!(rig.guest.read(20), b"EFGHIJKLMNOPQRSTlast");
+}
+
+/// Somebody who tells its window's size a number of times, and with it hands over its terminal, whose
+/// other end is returned.
+fn onlooker(rig: &mut Rig, sizes: usize) -> (UnixStream, OwnedFd) {
+    rig.guest.print(b"!");
+    let mut client = client(rig);
+    client.read_exact(&mut [0]).unwrap();
+    let terminal = terminal(20, 10);
+    for _ in 0..sizes {
+        client.send_with_fd(&b"x"[..], terminal.slave.as_raw_fd()).unwrap();
+    }
+    (client, terminal.master)
+}
+
+/// Whether nobody has the other end any more.
+fn is_closed(terminal: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(terminal.as_fd(), PollFlags::empty())];
+    poll(&mut fds, PollTimeout::ZERO).unwrap() > 0
+}
+
+/// One who types and leaves while another is attached, then those who do `visit`: they take no place.
+fn visited(mut visit: impl FnMut(&mut Rig)) {
+    let mut rig = start();
+    let mut first = client(&rig);
+    rig.guest.print(b"!");
+    first.read_exact(&mut [0]).unwrap();
+    let (mut author, window) = (client(&rig), terminal(132, 43));
+    author.send_with_fd(&b"x"[..], window.slave.as_raw_fd()).unwrap();
+    author.write_all(b"by one who has left").unwrap();
+    drop(author);
+    for _ in 0..20 {
+        visit(&mut rig);
+    }
+    first.write_all(b"first ").unwrap();
+    assert_eq!(rig.guest.read(6), b"first ");
+    assert_eq!(rig.guest.size(), (0, 0), "nobody who has typed so far has told it");
+    drop(first);
+    assert_eq!(rig.guest.read(19), b"by one who has left");
+    assert_eq!(rig.guest.size(), (132, 43), "that of who typed this");
+    let (status, stderr) = rig.process.terminate().unwrap();
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn who_tells_its_window_and_leaves_takes_no_place_of_who_has_typed() {
+    visited(|rig| {
+        let (client, terminal) = onlooker(rig, 5);
+        assert!(!is_closed(&terminal));
+        drop(client);
+        eventually("its terminal to be let go", || is_closed(&terminal).then_some(()));
+    });
+}
+
+#[test]
+fn who_stops_reading_before_it_leaves_takes_no_place_either() {
+    visited(|rig| {
+        let (client, terminal) = onlooker(rig, 1);
+        client.shutdown(Shutdown::Read).unwrap();
+        // It is found out that it does not read, and that it may still type.
+        rig.guest.print(b"!");
+        eventually("its terminal to be let go", || is_closed(&terminal).then_some(()));
+    });
 }
 
 #[test]

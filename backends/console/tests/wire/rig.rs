@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use atoll_driver::{Buffer, FrontEnd, INDIRECT_DESC, Memory, Process, Queue, TIMEOUT, VERSION_1};
+use nix::pty::{OpenptyResult, Winsize, openpty};
 use tempfile::TempDir;
 
 pub(crate) const F_SIZE: u64 = 1 << 0;
@@ -187,6 +188,12 @@ fn take(outstanding: &mut Vec<(u16, u64)>, head: u16) -> u64 {
 /// Bytes that differ by place, so that none can be lost or swapped unseen.
 pub(crate) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ (at >> 16)) as u8).collect()
+}
+
+/// A terminal with a window of this size: its two ends.
+pub(crate) fn terminal(columns: u16, rows: u16) -> OpenptyResult {
+    openpty(Some(&Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }), None)
+        .unwrap()
 }
 
 /// Reads exactly `len` bytes on a thread of its own.

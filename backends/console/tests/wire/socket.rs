@@ -10,11 +10,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
 use atoll_driver::{Buffer, EVENT_IDX, FrontEnd, Memory, TIMEOUT};
-use nix::pty::{OpenptyResult, Winsize, openpty};
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
 use crate::rig::{
-    F_SIZE, Guest, MOMENT, RECEIVE, Rig, TRANSMIT, connect, eventually, pattern, reader,
+    F_SIZE, Guest, MOMENT, RECEIVE, Rig, TRANSMIT, connect, eventually, pattern, reader, terminal,
 };
 
 const MIB: usize = 1 << 20;
@@ -427,12 +426,6 @@ fn a_driver_that_keeps_most_of_its_buffers_gets_all_keys_all_the_same() {
         got.extend(guest.take_keys().1);
     }
     assert!(got == typed, "the input differs");
-}
-
-/// A terminal with a window of this size: its two ends.
-fn terminal(columns: u16, rows: u16) -> OpenptyResult {
-    openpty(Some(&Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 }), None)
-        .unwrap()
 }
 
 #[test]
