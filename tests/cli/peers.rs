@@ -1,18 +1,21 @@
 //! Backends that are not what they should be.
 
 use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
 
 use atoll_tests::backend::Backend;
 use atoll_tests::image::Image;
 use atoll_tests::peer::{GET_FEATURES, Peer, answer, hear};
+use atoll_tests::program;
 use atoll_tests::require;
-use atoll_tests::requirement::Requirement::AnyKvm;
+use atoll_tests::requirement::Requirement::{AnyKvm, Program};
 
-use crate::refusal::{FAILURE, Run};
+use crate::refusal::{FAILURE, Run, assert_command_refuses};
 
 /// An `atoll run` with the backend on `socket` as its disk `data` fails, naming both and `words`.
 #[track_caller]
-fn assert_peer_refused(socket: &std::path::Path, words: &[&str]) {
+fn assert_peer_refused(socket: &Path, words: &[&str]) {
     let name = socket.to_str().expect("scratch paths are text");
     let words: Vec<_> = ["data", name].iter().chain(words).copied().collect();
     let device = format!("blk,socket={name},id=data");
@@ -71,4 +74,22 @@ fn a_backend_of_another_type_is_named_with_what_shows_it() {
     let device = format!("console,socket={name},id=data");
     let words = ["data", name, "console", "VIRTIO_BLK_F_", "as a blk device does"];
     Run::new().with("--device").with(&device).is_refused(FAILURE, &words);
+}
+
+#[test]
+fn a_low_soft_limit_of_open_files_leaves_room_for_as_many_queues_as_there_can_be() {
+    require!(AnyKvm, Program("prlimit"));
+    let image = Image::blank(4096);
+    let disk = Backend::blk(&image, &["--num-queues=255"]);
+    let broken = Peer::play(drop);
+    let device = |socket: &Path, keys: &str| format!("blk,socket={},{keys}", socket.display());
+    let run = Run::new()
+        .with("--device")
+        .with(&device(disk.socket(), "id=many,queues=255"))
+        .with("--device")
+        .with(&device(broken.socket(), "id=next"));
+    let mut command = Command::new("prlimit");
+    command.arg("--nofile=256:").arg(program::ours("atoll")).args(run.words());
+    // They are connected to one after the other.
+    assert_command_refuses("atoll", command, FAILURE, &["device next", "closed"]);
 }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use sd_notify::NotifyState;
+use tap::TapFallible;
 
 use crate::args::{Args, Capabilities, WRONG_USAGE, program_name};
 use crate::back_channel::ConfigChange;
@@ -65,6 +66,11 @@ fn run_device<D: Device>(
     open: impl FnOnce(ConfigChange) -> Result<D, DeviceError>,
 ) -> Result<(), RunError> {
     sandbox::check(args)?;
+    // A running ring takes eight descriptors and what its worker opens: the usual 1024 would not do for
+    // all queues that a device can have. The sandbox allows to look at limits only. Who has few queues
+    // needs no more.
+    let _few = rlimit::increase_nofile_limit(u64::MAX)
+        .tap_err(|error| tracing::debug!("the limit of open files stays as it is: {error}"));
     // Before any thread, so that all threads leave the signals to one.
     let end = EndRequest::listen().map_err(RunError::Signals)?;
     lost_memory::survive().map_err(RunError::Signals)?;

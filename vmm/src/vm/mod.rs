@@ -18,6 +18,8 @@ mod signals;
 
 use std::sync::Arc;
 
+use tap::TapFallible;
+
 use crate::arch::{Cpuid, kvm};
 use crate::boot::BootFiles;
 use crate::config::VmConfig;
@@ -40,6 +42,10 @@ use serial::SerialLine;
 /// # Errors
 /// [`VmError`], a chain of sentences from what was being done to what went wrong.
 pub fn run(config: &VmConfig) -> Result<(), VmError> {
+    // Each queue has two eventfds: the usual 1024 would not do for two devices of as many queues as
+    // there can be. Who has few needs no more.
+    let _few = rlimit::increase_nofile_limit(u64::MAX)
+        .tap_err(|error| tracing::debug!("the limit of open files stays as it is: {error}"));
     let events = Events::watch()?;
     // In this order what costs nothing is refused first, and nothing is started in vain.
     let kvm = kvm::open(config.cpus)?;

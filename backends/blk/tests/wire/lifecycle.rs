@@ -4,10 +4,12 @@ use std::fs;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::process::Command;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use atoll_driver::{BlkRequest, FrontEnd, Memory, Process, ServiceManager, TIMEOUT, pass_fd};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use vhost::vhost_user::VhostUserFrontend;
 
@@ -244,4 +246,32 @@ fn an_idle_process_sleeps_and_is_small() {
     let promised = if cfg!(debug_assertions) { 8 * 1024 } else { 3 * 1024 };
     let private = process.private_kib().unwrap();
     assert!(private <= promised, "{private} KiB private");
+}
+
+#[test]
+fn all_queues_are_served_where_the_soft_limit_of_open_files_is_low() {
+    const QUEUES: usize = 64;
+    let image = Image::new();
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.args(image.args()).arg(format!("--num-queues={QUEUES}"));
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let lower = move || Ok(setrlimit(Resource::RLIMIT_NOFILE, 256, hard)?);
+    // SAFETY: it makes one system call and touches no heap.
+    unsafe { command.pre_exec(lower) };
+    let mut process = Process::run(&mut command).unwrap();
+    let mut driver = Driver::attach(&image);
+    let mut others: Vec<_> =
+        (1..QUEUES).map(|index| driver.device.start_queue(index, 16).unwrap()).collect();
+    assert!(process.open_files().unwrap() > 256, "that is no more than it may have anyway");
+    let memory = driver.memory();
+    for queue in &mut others {
+        let request = BlkRequest::read(&memory, 7, 512).unwrap();
+        queue.submit(&request.buffers()).unwrap();
+        queue.wait(TIMEOUT).unwrap();
+        assert_eq!(request.status(&memory).unwrap(), BlkRequest::OK);
+    }
+    driver.assert_serves();
+    let (status, stderr) = process.terminate().unwrap();
+    assert_eq!((status.code(), stderr.as_str()), (Some(0), ""));
 }
