@@ -119,8 +119,8 @@ fn the_control_socket_says_where_its_pseudo_terminals_are() {
     let state: serde_json::Value = serde_json::from_str(body).unwrap();
     let terminals = state["terminals"].as_array().unwrap();
     let paths = Vec::from_iter(terminals.iter().map(|one| one["path"].as_str().unwrap()));
-    let log = rig.process.log();
-    assert!(log.contains(&format!("the console is at {}", paths[0])), "{state}: {log}");
-    assert!(log.contains(&format!("port agent is at {}", paths[1])), "{state}: {log}");
+    for (what, path) in ["the console", "port agent"].iter().zip(&paths) {
+        rig.process.wait_for_log(&format!("{what} is at {path}")).unwrap();
+    }
     assert_eq!((&terminals[0]["port"], &terminals[1]["port"]), (&().into(), &"agent".into()));
 }
