@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
 
 /// Takes a front-end's descriptor. It must never block the thread of a ring, so it is made not to.
@@ -13,6 +14,28 @@ pub(crate) fn accept(file: File) -> io::Result<File> {
     let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
     fcntl(&file, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(file)
+}
+
+/// Takes a front-end's descriptor that is to be signalled. It has to count, as those do that interrupt a
+/// guest: of everything else it would be the other end's doing whether a thread that signals comes back.
+pub(crate) fn accept_signal(file: File) -> io::Result<File> {
+    match is_counter(&file)? {
+        true => accept(file),
+        false => Err(io::Error::other("it is no event descriptor (eventfd(2))")),
+    }
+}
+
+/// Makes room in an event that can't count any further, in which somebody may wait to signal it: the
+/// front-end can fill its own event and have it block. No signal is lost, as one is due.
+pub(crate) fn make_room(event: &File) {
+    let mut fds = [PollFd::new(event.as_fd(), PollFlags::POLLOUT)];
+    let looked = poll(&mut fds, PollTimeout::ZERO);
+    let has_room =
+        fds.iter().filter_map(PollFd::revents).any(|now| now.contains(PollFlags::POLLOUT));
+    if looked.is_ok() && !has_room {
+        // Somebody else may have made room meanwhile, which does as well.
+        let _room = take(event);
+    }
 }
 
 /// Signals an event. When that fails the counter is full, so that the event is pending anyway, or

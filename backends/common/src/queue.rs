@@ -8,6 +8,7 @@
 //! ```
 
 use std::fs::File;
+use std::sync::Arc;
 
 /// Where the front-end has the three parts of a ring, in its own address space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +25,9 @@ pub(crate) struct QueueSetup {
     pub(crate) addresses: Option<RingAddresses>,
     /// The position in the available ring to start from.
     pub(crate) base: u16,
-    pub(crate) kick: Option<File>,
-    pub(crate) call: Option<File>,
-    pub(crate) error: Option<File>,
+    pub(crate) kick: Option<Arc<File>>,
+    pub(crate) call: Option<Arc<File>>,
+    pub(crate) error: Option<Arc<File>>,
     pub(crate) enabled: bool,
     /// The ring failed; it takes a stop by the front-end before it may run again.
     pub(crate) broken: bool,
@@ -36,7 +37,7 @@ pub(crate) struct QueueSetup {
 pub(crate) struct Runnable<'a> {
     pub(crate) size: u16,
     pub(crate) addresses: RingAddresses,
-    pub(crate) kick: &'a File,
+    pub(crate) kick: &'a Arc<File>,
 }
 
 impl QueueSetup {

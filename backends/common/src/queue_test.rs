@@ -1,7 +1,7 @@
 use super::*;
 
-fn event() -> Option<File> {
-    Some(tempfile::tempfile().unwrap())
+fn event() -> Option<Arc<File>> {
+    Some(Arc::new(tempfile::tempfile().unwrap()))
 }
 
 fn complete() -> QueueSetup {

@@ -1,11 +1,13 @@
 //! The thread that serves one started ring: the loop, its wake-ups, starting and stopping it.
 //! What serving means is the device's.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -26,6 +28,9 @@ const STACK: usize = 256 * 1024;
 /// How often a ring that is polled is looked at between two looks at the clock.
 const LOOKS: u32 = 16;
 
+/// How long a ring that stops may take before the events that it signals are looked at.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Ends the loop: the flag between two rounds, the descriptor while it sleeps.
 struct Stop {
     asked: AtomicBool,
@@ -44,10 +49,20 @@ pub(crate) enum Stops {
     Leaving,
 }
 
+/// What the thread of a ring signals: the ring's call, and that it can't go on.
+#[derive(Clone, Default)]
+pub(crate) struct Signals {
+    pub(crate) call: Option<Arc<File>>,
+    pub(crate) error: Option<Arc<File>>,
+}
+
 /// A ring that is being served.
 pub(crate) struct RingThread {
     stop: Arc<Stop>,
     thread: JoinHandle<Stopped>,
+    /// Never has anything; its other end goes with the thread.
+    ended: Receiver<Infallible>,
+    signals: Signals,
 }
 
 /// A ring that was served.
@@ -58,30 +73,33 @@ pub(crate) struct Stopped {
 }
 
 impl RingThread {
-    /// Serves `vring` until it is stopped or fails. A failure is logged, and signalled on `error`.
+    /// Serves `vring` until it is stopped or fails. A failure is logged, and signalled.
     pub(crate) fn start(
         mut vring: Vring,
         mut worker: Box<dyn Worker>,
-        kick: File,
-        error: Option<File>,
+        kick: Arc<File>,
+        signals: Signals,
     ) -> io::Result<Self> {
         let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let stop = Arc::new(Stop { asked: false.into(), leaving: false.into(), wake });
         let seen_by_loop = Arc::clone(&stop);
         let name = format!("vring{}", vring.index());
+        let (alive, ended) = mpsc::channel();
+        let error = signals.error.clone();
         let serve = move || {
+            let _alive = alive;
             let failed = serve_until_stopped(&mut vring, worker.as_mut(), &kick, &seen_by_loop)
                 // Whatever went wrong went wrong for this.
                 .map_err(|failure| vring.check_memory().err().unwrap_or(failure))
                 .tap_err(|failure| {
                     tracing::error!("vring {} stopped: {}", vring.index(), Because(failure));
-                    error.iter().for_each(event::signal);
+                    error.iter().for_each(|error| event::signal(error));
                 })
                 .is_err();
             Stopped { vring, failed }
         };
         let thread = thread::Builder::new().name(name).stack_size(STACK).spawn(serve)?;
-        Ok(Self { stop, thread })
+        Ok(Self { stop, thread, ended, signals })
     }
 
     /// Lets the loop finish what is in flight and takes the ring back.
@@ -90,6 +108,10 @@ impl RingThread {
         self.stop.asked.store(true, Ordering::Release);
         // It can only fail when its counter is full, and then the loop is awake.
         let _full = self.stop.wake.write(1);
+        while self.ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            let Signals { call, error } = &self.signals;
+            call.iter().chain(error).for_each(|event| event::make_room(event));
+        }
         self.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }

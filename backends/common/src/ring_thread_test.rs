@@ -1,15 +1,17 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender};
+use std::time::Duration;
 
 use nix::poll::PollFlags;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::{RingThread, Stops};
+use super::{RingThread, Signals, Stops};
 use crate::device::{Wait, Worker};
 use crate::event;
 use crate::test_ring::TestRing;
-use crate::vring::{Vring, VringError};
+use crate::vring::{RingSetup, Vring, VringError};
 
 /// Says each time that it serves, and asks what to wait for.
 struct Scripted {
@@ -59,8 +61,9 @@ impl Rig {
         let (kick, event) = (eventfd(), eventfd());
         let ((serves, served), (next, wanted)) = (mpsc::channel(), mpsc::channel());
         let worker = Scripted { serves, next: wanted, event: event.try_clone().unwrap() };
-        let theirs = kick.try_clone().unwrap();
-        let thread = RingThread::start(ring.vring(), Box::new(worker), theirs, None).unwrap();
+        let theirs = Arc::new(kick.try_clone().unwrap());
+        let thread =
+            RingThread::start(ring.vring(), Box::new(worker), theirs, Signals::default()).unwrap();
         Self { thread, kick, event, serves: served, next }
     }
 
@@ -110,11 +113,33 @@ fn a_ring_with_a_kick_that_nobody_can_wait_for_stops_and_signals_its_error() {
     let error = eventfd();
     let ((serves, served), (_next, wanted)) = (mpsc::channel(), mpsc::channel());
     let worker = Scripted { serves, next: wanted, event: eventfd() };
-    let kick = tempfile::tempfile().unwrap();
-    let theirs = error.try_clone().unwrap();
-    let thread = RingThread::start(ring.vring(), Box::new(worker), kick, Some(theirs)).unwrap();
+    let kick = Arc::new(tempfile::tempfile().unwrap());
+    let theirs = Some(Arc::new(error.try_clone().unwrap()));
+    let signals = Signals { error: theirs, ..Signals::default() };
+    let thread = RingThread::start(ring.vring(), Box::new(worker), kick, signals).unwrap();
     // It ends by itself.
     assert_eq!(served.iter().count(), 0);
     assert!(thread.stop(Stops::Done).failed);
     assert!(nix::unistd::read(&error, &mut [0; 8]).is_ok());
+}
+
+#[test]
+fn a_call_that_a_front_end_fills_and_makes_block_keeps_no_ring_from_stopping() {
+    let mut ring = TestRing::new();
+    let call = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).unwrap();
+    call.write(u64::MAX - 1).unwrap();
+    let call = Arc::new(File::from(OwnedFd::from(call)));
+    let setup = RingSetup { call: Some(Arc::clone(&call)), ..ring.setup() };
+    ring.make_available(0);
+    let vring = Vring::new(setup, &ring.memory).unwrap();
+    let ((serves, served), (next, wanted)) = (mpsc::channel(), mpsc::channel());
+    let worker = Scripted { serves, next: wanted, event: eventfd() };
+    let signals = Signals { call: Some(call), error: None };
+    let thread = RingThread::start(vring, Box::new(worker), Arc::new(eventfd()), signals).unwrap();
+    served.recv().unwrap();
+    next.send(Next::Kick).unwrap();
+    let (stopped, is_stopped) = mpsc::channel();
+    std::thread::spawn(move || stopped.send(thread.stop(Stops::Done).failed));
+    let failed = is_stopped.recv_timeout(Duration::from_secs(20)).expect("it waits for ever");
+    assert!(!failed);
 }

@@ -2,7 +2,6 @@
 //! that whoever serves a ring never sees one. The messages that bring the changes are the
 //! session's.
 
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
@@ -15,7 +14,7 @@ use crate::inflight::InflightRegion;
 use crate::memory::MemoryTable;
 use crate::metrics::Metrics;
 use crate::queue::{QueueSetup, Runnable};
-use crate::ring_thread::{RingThread, Stops};
+use crate::ring_thread::{RingThread, Signals, Stops};
 use crate::vring::{RingSetup, Vring, VringError};
 
 /// What all rings of a device stand on.
@@ -170,7 +169,7 @@ impl Ring {
                 self.setup.broken = true;
                 // The front-end is told that the device does not take it; the ring is all right.
                 if !matches!(error, StartError::Device(_)) {
-                    self.setup.error.iter().for_each(event::signal);
+                    self.setup.error.iter().for_each(|error| event::signal(error));
                 }
                 return Err(error);
             }
@@ -195,8 +194,6 @@ fn try_start(
     let &Runnable { size, addresses, kick } = runnable;
     let accepted = |bit: u32| features & 1 << bit != 0;
     let translate = |user| memory.translate(user).ok_or(StartError::Unmapped { user });
-    // The front-end's descriptors stay with the setup, for the next start.
-    let copy = |fd: &File| fd.try_clone().map_err(StartError::Thread);
     let record = inflight.as_ref().map(|region| region.queue(index, size)).transpose();
     let ring = RingSetup {
         index,
@@ -207,12 +204,12 @@ fn try_start(
         next_avail: setup.base,
         event_idx: accepted(VIRTIO_RING_F_EVENT_IDX),
         indirect: accepted(VIRTIO_RING_F_INDIRECT_DESC),
-        call: setup.call.as_ref().map(copy).transpose()?,
+        call: setup.call.clone(),
         inflight: record.map_err(|error| StartError::Ring(error.into()))?,
     };
     let mut vring = Vring::new(ring, memory.memory()).map_err(StartError::Ring)?;
     vring.count_in(metrics.clone());
     let worker = device.open_queue(index, *features).map_err(StartError::Device)?;
-    let error = setup.error.as_ref().map(copy).transpose()?;
-    RingThread::start(vring, worker, copy(kick)?, error).map_err(StartError::Thread)
+    let signals = Signals { call: setup.call.clone(), error: setup.error.clone() };
+    RingThread::start(vring, worker, Arc::clone(kick), signals).map_err(StartError::Thread)
 }

@@ -66,7 +66,7 @@ fn run_device<D: Device>(
     open: impl FnOnce(ConfigChange) -> Result<D, DeviceError>,
 ) -> Result<(), RunError> {
     sandbox::check(args)?;
-    // A running ring takes eight descriptors and what its worker opens: the usual 1024 would not do for
+    // A running ring takes five descriptors and what its worker opens: the usual 1024 would not do for
     // all queues that a device can have. The sandbox allows to look at limits only. Who has few queues
     // needs no more.
     let _few = rlimit::increase_nofile_limit(u64::MAX)

@@ -140,8 +140,10 @@ impl Session {
     }
 }
 
-fn event(index: u8, file: Option<File>) -> Result<Option<File>, Refused> {
-    file.map(event::accept).transpose().map_err(|source| Refused::Descriptor { index, source })
+fn signal(index: u8, file: Option<File>) -> Result<Option<Arc<File>>, Refused> {
+    let accepted = file.map(event::accept_signal).transpose();
+    let accepted = accepted.map_err(|source| Refused::Descriptor { index, source })?;
+    Ok(accepted.map(Arc::new))
 }
 
 fn unsupported<T>(what: &'static str) -> WireResult<T> {
@@ -231,19 +233,20 @@ impl VhostUserBackendReqHandlerMut for Session {
     }
 
     fn set_vring_kick(&mut self, index: u8, fd: Option<File>) -> WireResult<()> {
-        let fd = event(index, fd)?.ok_or(Refused::NoKick { index })?;
-        self.change(index.into(), |setup| setup.kick = Some(fd))
+        let fd = fd.ok_or(Refused::NoKick { index })?;
+        let fd = event::accept(fd).map_err(|source| Refused::Descriptor { index, source })?;
+        self.change(index.into(), |setup| setup.kick = Some(Arc::new(fd)))
     }
 
     fn set_vring_call(&mut self, index: u8, fd: Option<File>) -> WireResult<()> {
-        let fd = event(index, fd)?;
+        let fd = signal(index, fd)?;
         // Completions may have gone uncalled while there was no descriptor, or another.
-        fd.iter().for_each(event::signal);
+        fd.iter().for_each(|call| event::signal(call));
         self.change(index.into(), |setup| setup.call = fd)
     }
 
     fn set_vring_err(&mut self, index: u8, fd: Option<File>) -> WireResult<()> {
-        let fd = event(index, fd)?;
+        let fd = signal(index, fd)?;
         self.change(index.into(), |setup| setup.error = fd)
     }
 

@@ -96,7 +96,7 @@ pub(crate) struct RingSetup {
     pub(crate) next_avail: u16,
     pub(crate) event_idx: bool,
     pub(crate) indirect: bool,
-    pub(crate) call: Option<File>,
+    pub(crate) call: Option<Arc<File>>,
     pub(crate) inflight: Option<InflightQueue>,
 }
 
@@ -109,7 +109,7 @@ pub struct Vring {
     next_used: u16,
     event_idx: bool,
     indirect: bool,
-    call: Option<File>,
+    call: Option<Arc<File>>,
     /// The available index as read last.
     seen: u16,
     /// Whether [`next`](Self::next) found nothing more the last time.
@@ -371,7 +371,7 @@ impl Vring {
             return Ok(());
         }
         if self.driver_wants_call(before, position)? {
-            self.call.iter().for_each(event::signal);
+            self.call.iter().for_each(|call| event::signal(call));
         }
         Ok(())
     }

@@ -216,7 +216,7 @@ fn the_driver_is_called_unless_its_flag_says_no() {
     let mut ring = ring_with(0);
     let (event, call) = call_event();
     let mut vring =
-        Vring::new(RingSetup { call: Some(call), ..ring.setup() }, &ring.memory).unwrap();
+        Vring::new(RingSetup { call: Some(Arc::new(call)), ..ring.setup() }, &ring.memory).unwrap();
     vring.call_if_wanted().unwrap();
     assert!(event.read().is_err(), "nothing completed");
     complete_one(&mut ring, &mut vring);
@@ -230,7 +230,7 @@ fn the_driver_is_called_unless_its_flag_says_no() {
 fn the_driver_is_called_at_the_index_it_names() {
     let mut ring = ring_with(0);
     let (event, call) = call_event();
-    let setup = RingSetup { call: Some(call), event_idx: true, ..ring.setup() };
+    let setup = RingSetup { call: Some(Arc::new(call)), event_idx: true, ..ring.setup() };
     let mut vring = Vring::new(setup, &ring.memory).unwrap();
     ring.store(AVAIL + 4 + 2 * u64::from(SIZE), 2);
     for expected in [false, false, true, false] {
