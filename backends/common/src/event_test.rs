@@ -9,7 +9,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::inotify::{InitFlags, Inotify};
 use nix::unistd::pipe;
 
-use super::{is_counter, take};
+use super::{accept_signal, is_counter, take};
 
 /// Long enough for whoever waits that long to be noticed.
 const LONG: Duration = Duration::from_secs(20);
@@ -63,4 +63,17 @@ fn counters_are_told_from_what_passes_bytes_on_and_keep_their_count() {
     take(&socket).unwrap();
     drop(peer);
     assert!(is_counter(&socket).is_err() && take(&socket).is_err());
+}
+
+#[test]
+fn only_what_counts_is_signalled() {
+    let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).unwrap();
+    assert!(accept_signal(OwnedFd::from(event).into()).is_ok());
+    let (socket, _peer) = UnixStream::pair().unwrap();
+    let (_reader, writer) = pipe().unwrap();
+    let null = File::options().write(true).open("/dev/null").unwrap();
+    let file = tempfile::tempfile().unwrap();
+    for other in [OwnedFd::from(socket).into(), writer.into(), null, file] {
+        assert!(accept_signal(other).is_err());
+    }
 }
