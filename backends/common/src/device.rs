@@ -1,6 +1,8 @@
 //! What a device tells the shared code about itself. It says nothing of sockets or messages.
 
+use std::fs::File;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::poll::PollFlags;
@@ -63,6 +65,12 @@ pub trait Device: Send + Sync + 'static {
     /// front-end is told through the ring's error descriptor.
     fn open_queue(&self, index: u16, features: u64) -> Result<Box<dyn Worker>, DeviceError>;
 
+    /// Whether the queues 2n and 2n + 1 are two directions of one thing, so that one thread serves both:
+    /// what one does is often what the other waits for.
+    fn pairs_queues(&self) -> bool {
+        false
+    }
+
     /// What can be read and turned while it runs. Called on the control socket's thread.
     fn panel(&self) -> Panel<'_> {
         Panel::default()
@@ -118,6 +126,7 @@ pub struct Wait<'fd> {
     pub(crate) again: bool,
     pub(crate) kick: bool,
     pub(crate) ahead: u16,
+    pub(crate) lasting: Option<&'fd Arc<File>>,
     pub(crate) fds: [Option<(BorrowedFd<'fd>, PollFlags)>; 2],
     pub(crate) timeout: Option<Duration>,
     pub(crate) polling: Duration,
@@ -157,6 +166,15 @@ impl<'fd> Wait<'fd> {
         let [first, second] = &mut self.fds;
         let slot = if first.is_none() { first } else { second };
         *slot = Some((fd, events));
+        self
+    }
+
+    /// Also waits until `file` is readable, of which the kernel is told once and not for each wait: for
+    /// what is waited for again and again. It stays open as long as the ring runs, whatever becomes of
+    /// it. One at most, and no other ring's.
+    #[must_use]
+    pub fn on_lasting(mut self, file: &'fd Arc<File>) -> Self {
+        self.lasting = Some(file);
         self
     }
 

@@ -1,13 +1,24 @@
 //! The event descriptors that a front-end hands over: kick, call and error.
 
+use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd};
+use std::sync::Arc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
+
+/// How long who signals an event may take before it is looked at whether there is room in it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Of a thread that signals.
+const STACK: usize = 64 * 1024;
 
 /// Takes a front-end's descriptor. It must never block the thread of a ring, so it is made not to.
 pub(crate) fn accept(file: File) -> io::Result<File> {
@@ -42,6 +53,26 @@ pub(crate) fn make_room(event: &File) {
 /// the peer broke its own descriptor.
 pub(crate) fn signal(mut event: &File) {
     let _unheard = event.write(&1u64.to_ne_bytes());
+}
+
+/// Signals an event from a thread that has to go on, whatever the front-end makes of how the event is
+/// open.
+///
+/// # Errors
+/// When there is no thread to do it.
+pub(crate) fn signal_and_go_on(event: &Arc<File>) -> io::Result<()> {
+    let (waits, over) = mpsc::channel::<Infallible>();
+    let theirs = Arc::clone(event);
+    let signals = move || {
+        signal(&theirs);
+        drop(waits);
+    };
+    let thread = thread::Builder::new().name("signal".into()).stack_size(STACK).spawn(signals)?;
+    while over.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+        make_room(event);
+    }
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    Ok(())
 }
 
 /// Takes the event back, pending or not.

@@ -138,6 +138,10 @@ impl Device for Echo {
         Ok(Box::new(EchoQueue))
     }
 
+    fn pairs_queues(&self) -> bool {
+        true
+    }
+
     fn reset(&self) {}
 }
 
@@ -222,6 +226,7 @@ fn ring(input: &Input<'_>, index: u16) -> Option<Vring> {
         event_idx: kind & 0x20 != 0,
         indirect: kind & 0x40 != 0,
         call: None,
+        call_due: false,
         inflight: inflight.map(|region| region.queue(0, size)).transpose().ok()?,
     };
     Vring::new(setup, &memory).ok()

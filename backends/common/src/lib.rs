@@ -5,17 +5,18 @@
 //! `main` is three lines: [`parse`] the options, open the device, [`run`] it.
 //!
 //! ```text
-//!  main thread                     one thread per started ring
+//!  main thread                     one thread per started ring, or pair of them
 //!  session: one message at a time  ┌─► vringN: next → parse → act → finish → complete
-//!     │  start(Vring) ─────────────┤
-//!     └─ stop ◄── join ── (Vring) ─┘
+//!     │  serve(Vring) ─────────────┤
+//!     └─ stop ◄─── (Vring) ────────┘
 //! ```
 //!
 //! With a control socket, a thread more tells what was counted, and turns what a device has on its
 //! [`Panel`]; rings never wait for it.
 //!
 //! The ring's thread owns its [`Vring`] while it runs and hands it back when it stops, so the
-//! data path has no locks.
+//! data path has no locks. Where two queues are the two directions of one thing one thread has both
+//! ([`Device::pairs_queues`]).
 
 mod args;
 mod back_channel;
@@ -45,19 +46,24 @@ mod pieces;
 mod polling;
 mod queue;
 mod reader;
+mod ring_loop;
 mod ring_memory;
 mod ring_thread;
+mod ring_watch;
 mod rings;
 mod room;
 mod run;
 mod sandbox;
 mod serve;
+mod served_ring;
 mod service;
 mod session;
 mod shared;
 mod signals;
 #[cfg(test)]
 mod test_ring;
+#[cfg(test)]
+mod test_worker;
 mod vectored;
 mod vring;
 mod wake_ups;

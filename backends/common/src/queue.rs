@@ -27,6 +27,8 @@ pub(crate) struct QueueSetup {
     pub(crate) base: u16,
     pub(crate) kick: Option<Arc<File>>,
     pub(crate) call: Option<Arc<File>>,
+    /// It is signalled as soon as the ring runs, whatever is completed.
+    pub(crate) call_due: bool,
     pub(crate) error: Option<Arc<File>>,
     pub(crate) enabled: bool,
     /// The ring failed; it takes a stop by the front-end before it may run again.

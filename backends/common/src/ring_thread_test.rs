@@ -1,125 +1,88 @@
 use std::fs::File;
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, Sender};
-use std::time::Duration;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, mpsc};
 
-use nix::poll::PollFlags;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use super::{RingThread, Signals, Stops};
-use crate::device::{Wait, Worker};
+use super::{NewRing, RingThread, Signals, Stops};
 use crate::event;
-use crate::test_ring::TestRing;
-use crate::vring::{RingSetup, Vring, VringError};
+use crate::test_ring::{INDEX, TestRing};
+use crate::test_worker::{LONG, Next, Script, Scripted, eventfd};
+use crate::vring::{RingSetup, Vring};
 
-/// Says each time that it serves, and asks what to wait for.
-struct Scripted {
-    serves: Sender<()>,
-    next: Receiver<Next>,
-    event: File,
+fn start(vring: Vring, worker: Box<Scripted>, kick: Arc<File>, signals: Signals) -> RingThread {
+    RingThread::start("vring".into(), NewRing { vring, worker, kick, signals }).unwrap()
 }
 
-#[derive(Clone, Copy)]
-enum Next {
-    Kick,
-    /// Of its own.
-    Event,
-}
-
-impl Worker for Scripted {
-    fn serve(&mut self, vring: &mut Vring) -> Result<Wait<'_>, VringError> {
-        while let Some(chain) = vring.next()? {
-            vring.complete(chain, 0)?;
-        }
-        event::take(&self.event).map_err(VringError::Sleep)?;
-        // Nobody listens any more when the test is over.
-        let _over = self.serves.send(());
-        Ok(match self.next.recv().unwrap_or(Next::Kick) {
-            Next::Kick => Wait::kick(),
-            Next::Event => Wait::no_kick().on(self.event.as_fd(), PollFlags::POLLIN),
-        })
-    }
-}
-
-fn eventfd() -> File {
-    let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).unwrap();
-    OwnedFd::from(event).into()
+/// Stops the only ring of a thread, and the thread. Whether the ring had failed.
+fn stop(mut thread: RingThread) -> bool {
+    let stopped = thread.stop(INDEX, Stops::Done, || ()).unwrap();
+    assert!(thread.is_idle());
+    thread.end();
+    stopped.failed
 }
 
 /// A ring that is served, and its driver's side.
 struct Rig {
     thread: RingThread,
-    kick: File,
-    event: File,
-    serves: Receiver<()>,
-    next: Sender<Next>,
+    script: Script,
 }
 
 impl Rig {
     fn start(ring: &TestRing) -> Self {
-        let (kick, event) = (eventfd(), eventfd());
-        let ((serves, served), (next, wanted)) = (mpsc::channel(), mpsc::channel());
-        let worker = Scripted { serves, next: wanted, event: event.try_clone().unwrap() };
-        let theirs = Arc::new(kick.try_clone().unwrap());
-        let thread =
-            RingThread::start(ring.vring(), Box::new(worker), theirs, Signals::default()).unwrap();
-        Self { thread, kick, event, serves: served, next }
-    }
-
-    /// What it waits for when it has served once more.
-    fn serves_and_waits_for(&self, next: Next) {
-        self.serves.recv().unwrap();
-        self.next.send(next).unwrap();
+        let (script, worker) = Script::new();
+        let kick = Arc::clone(&script.kick);
+        Self { thread: start(ring.vring(), worker, kick, Signals::default()), script }
     }
 
     /// Stops it. How often it has served besides.
     fn stop(self) -> usize {
-        drop(self.next);
-        assert!(!self.thread.stop(Stops::Done).failed);
-        self.serves.iter().count()
+        drop(self.script.next);
+        assert!(!stop(self.thread));
+        self.script.serves.iter().count()
     }
 }
 
 #[test]
 fn a_kick_while_it_serves_has_it_serve_again_once() {
     let rig = Rig::start(&TestRing::new());
-    rig.serves.recv().unwrap();
-    event::signal(&rig.kick);
-    event::signal(&rig.kick);
-    rig.next.send(Next::Kick).unwrap();
-    rig.serves_and_waits_for(Next::Kick);
+    rig.script.serves.recv().unwrap();
+    event::signal(&rig.script.kick);
+    event::signal(&rig.script.kick);
+    rig.script.next.send(Next::Kick).unwrap();
+    rig.script.serves_and(Next::Kick);
     assert_eq!(rig.stop(), 0);
 }
 
 #[test]
 fn kicks_wake_a_worker_that_wants_none_when_it_waits_for_them_again() {
-    let rig = Rig::start(&TestRing::new());
-    rig.serves_and_waits_for(Next::Event);
-    event::signal(&rig.kick);
-    event::signal(&rig.event);
-    rig.serves_and_waits_for(Next::Event);
-    event::signal(&rig.kick);
-    event::signal(&rig.event);
-    // Had the kicks woken it meanwhile, it would wait for this the third time, and not see the last.
-    rig.serves_and_waits_for(Next::Kick);
-    rig.serves_and_waits_for(Next::Kick);
-    assert_eq!(rig.stop(), 0);
+    for event in [Next::Named, Next::Lasting] {
+        let rig = Rig::start(&TestRing::new());
+        rig.script.serves_and(event);
+        event::signal(&rig.script.kick);
+        event::signal(&rig.script.event);
+        rig.script.serves_and(event);
+        event::signal(&rig.script.kick);
+        event::signal(&rig.script.event);
+        // Had the kicks had it served meanwhile, it would wait for its event the third time, and not see
+        // the last.
+        rig.script.serves_and(Next::Kick);
+        rig.script.serves_and(Next::Kick);
+        assert_eq!(rig.stop(), 0);
+    }
 }
 
 #[test]
 fn a_ring_with_a_kick_that_nobody_can_wait_for_stops_and_signals_its_error() {
     let ring = TestRing::new();
     let error = eventfd();
-    let ((serves, served), (_next, wanted)) = (mpsc::channel(), mpsc::channel());
-    let worker = Scripted { serves, next: wanted, event: eventfd() };
+    let (script, worker) = Script::new();
     let kick = Arc::new(tempfile::tempfile().unwrap());
-    let theirs = Some(Arc::new(error.try_clone().unwrap()));
-    let signals = Signals { error: theirs, ..Signals::default() };
-    let thread = RingThread::start(ring.vring(), Box::new(worker), kick, signals).unwrap();
-    // It ends by itself.
-    assert_eq!(served.iter().count(), 0);
-    assert!(thread.stop(Stops::Done).failed);
+    let signals = Signals { error: Some(Arc::clone(&error)), ..Signals::default() };
+    let thread = start(ring.vring(), worker, kick, signals);
+    // Its worker is gone before anybody stops it.
+    assert_eq!(script.serves.iter().count(), 0);
+    assert!(stop(thread));
     assert!(nix::unistd::read(&error, &mut [0; 8]).is_ok());
 }
 
@@ -132,14 +95,14 @@ fn a_call_that_a_front_end_fills_and_makes_block_keeps_no_ring_from_stopping() {
     let setup = RingSetup { call: Some(Arc::clone(&call)), ..ring.setup() };
     ring.make_available(0);
     let vring = Vring::new(setup, &ring.memory).unwrap();
-    let ((serves, served), (next, wanted)) = (mpsc::channel(), mpsc::channel());
-    let worker = Scripted { serves, next: wanted, event: eventfd() };
+    let (script, worker) = Script::new();
     let signals = Signals { call: Some(call), error: None };
-    let thread = RingThread::start(vring, Box::new(worker), Arc::new(eventfd()), signals).unwrap();
-    served.recv().unwrap();
-    next.send(Next::Kick).unwrap();
+    let mut thread = start(vring, worker, eventfd(), signals.clone());
+    script.serves_and(Next::Kick);
     let (stopped, is_stopped) = mpsc::channel();
-    std::thread::spawn(move || stopped.send(thread.stop(Stops::Done).failed));
-    let failed = is_stopped.recv_timeout(Duration::from_secs(20)).expect("it waits for ever");
-    assert!(!failed);
+    std::thread::spawn(move || {
+        let _stopped = stopped.send(thread.stop(INDEX, Stops::Done, || signals.make_room()));
+    });
+    let ring = is_stopped.recv_timeout(LONG).expect("it waits for ever");
+    assert!(!ring.unwrap().failed);
 }

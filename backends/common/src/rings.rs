@@ -2,9 +2,12 @@
 //! that whoever serves a ring never sees one. The messages that bring the changes are the
 //! session's.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::sync::Arc;
 
+use tap::TapFallible;
 use virtio_bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use crate::device::{Device, DeviceError};
@@ -14,7 +17,7 @@ use crate::inflight::InflightRegion;
 use crate::memory::MemoryTable;
 use crate::metrics::Metrics;
 use crate::queue::{QueueSetup, Runnable};
-use crate::ring_thread::{RingThread, Signals, Stops};
+use crate::ring_thread::{NewRing, RingThread, Signals, Stopped, Stops};
 use crate::vring::{RingSetup, Vring, VringError};
 
 /// What all rings of a device stand on.
@@ -63,13 +66,23 @@ impl From<NoQueue> for ChangeError {
 #[derive(Default)]
 struct Ring {
     setup: QueueSetup,
-    running: Option<RingThread>,
+    running: bool,
+}
+
+/// The threads that have rings.
+#[derive(Default)]
+struct Threads {
+    /// By the first queue of those that the device has one serve.
+    threads: BTreeMap<u16, RingThread>,
+    /// By the index of the ring that has them signalled.
+    signals: BTreeMap<u16, Signals>,
 }
 
 /// All queues of a device, and what they stand on.
 pub(crate) struct Rings {
     ground: Ground,
     rings: Vec<Ring>,
+    threads: Threads,
 }
 
 impl Rings {
@@ -77,7 +90,7 @@ impl Rings {
         let memory = MemoryTable::default();
         let ground = Ground { device, features: 0, memory, inflight: None, metrics };
         let rings = std::iter::repeat_with(Ring::default).take(usize::from(count)).collect();
-        Self { ground, rings }
+        Self { ground, rings, threads: Threads::default() }
     }
 
     /// Changes a queue's setup. Its ring, if it runs, stops for it and goes on where it was.
@@ -87,9 +100,9 @@ impl Rings {
         change: impl FnOnce(&mut QueueSetup),
     ) -> Result<(), ChangeError> {
         let (index, ring) = find(&mut self.rings, index)?;
-        ring.stop(Stops::Leaving);
+        ring.stop(index, Stops::Leaving, &self.ground, &mut self.threads);
         change(&mut ring.setup);
-        match ring.start(index, &self.ground) {
+        match ring.start(index, &self.ground, &mut self.threads) {
             Err(StartError::Device(source)) => Err(ChangeError::Device(source)),
             started => {
                 complain(index, started);
@@ -103,15 +116,15 @@ impl Rings {
         self.stop_all();
         let result = change(&mut self.ground);
         for (index, ring) in (0u16..).zip(&mut self.rings) {
-            complain(index, ring.start(index, &self.ground));
+            complain(index, ring.start(index, &self.ground, &mut self.threads));
         }
         result
     }
 
     /// Stops a ring until its queue is set up again. Returns the position where it would go on.
     pub(crate) fn stop(&mut self, index: u32, stops: Stops) -> Result<u16, NoQueue> {
-        let (_, ring) = find(&mut self.rings, index)?;
-        ring.stop(stops);
+        let (index, ring) = find(&mut self.rings, index)?;
+        ring.stop(index, stops, &self.ground, &mut self.threads);
         Ok(ring.setup.stop())
     }
 
@@ -119,7 +132,7 @@ impl Rings {
     pub(crate) fn enable_all(&mut self) {
         for (index, ring) in (0u16..).zip(&mut self.rings) {
             ring.setup.enabled = true;
-            complain(index, ring.start(index, &self.ground));
+            complain(index, ring.start(index, &self.ground, &mut self.threads));
         }
     }
 
@@ -130,7 +143,9 @@ impl Rings {
 
     /// Stops all rings, with what is in flight finished or left in the record of it.
     pub(crate) fn stop_all(&mut self) {
-        self.rings.iter_mut().for_each(|ring| ring.stop(Stops::Leaving));
+        for (index, ring) in (0u16..).zip(&mut self.rings) {
+            ring.stop(index, Stops::Leaving, &self.ground, &mut self.threads);
+        }
     }
 
     /// Stops all rings and forgets all that was negotiated but the memory.
@@ -148,33 +163,79 @@ fn find(rings: &mut [Ring], index: u32) -> Result<(u16, &mut Ring), NoQueue> {
 }
 
 impl Ring {
-    fn stop(&mut self, stops: Stops) {
-        if let Some(running) = self.running.take() {
-            let stopped = running.stop(stops);
-            self.setup.base = stopped.vring.next_avail();
-            self.setup.broken = stopped.failed;
+    fn stop(&mut self, index: u16, stops: Stops, ground: &Ground, threads: &mut Threads) {
+        if std::mem::take(&mut self.running) {
+            let stopped = threads.stop(first_with(index, ground), index, stops);
+            self.setup.broken = stopped.as_ref().is_none_or(|stopped| stopped.failed);
+            self.setup.base = stopped.map_or(self.setup.base, |stopped| stopped.vring.next_avail());
         }
     }
 
     /// Starts the ring if it may run now. What keeps it from that may be the driver's doing, so it
     /// is the ring that breaks, not the session.
-    fn start(&mut self, index: u16, ground: &Ground) -> Result<(), StartError> {
-        if self.running.is_some() {
+    fn start(
+        &mut self,
+        index: u16,
+        ground: &Ground,
+        threads: &mut Threads,
+    ) -> Result<(), StartError> {
+        if self.running {
             return Ok(());
         }
         let Some(runnable) = self.setup.runnable() else { return Ok(()) };
-        match try_start(index, &self.setup, &runnable, ground) {
-            Ok(running) => self.running = Some(running),
-            Err(error) => {
-                self.setup.broken = true;
-                // The front-end is told that the device does not take it; the ring is all right.
-                if !matches!(error, StartError::Device(_)) {
-                    self.setup.error.iter().for_each(|error| event::signal(error));
-                }
-                return Err(error);
+        let started = open(index, &self.setup, &runnable, ground).and_then(|ring| {
+            threads.start(first_with(index, ground), ring, ground).map_err(StartError::Thread)
+        });
+        if let Err(error) = started {
+            self.setup.broken = true;
+            // The front-end is told that the device does not take it; the ring is all right.
+            if !matches!(error, StartError::Device(_)) {
+                let signalled = self.setup.error.iter().try_for_each(event::signal_and_go_on);
+                let _unheard = signalled
+                    .tap_err(|error| tracing::error!("vring {index}: cannot signal: {error}"));
+            }
+            return Err(error);
+        }
+        self.running = true;
+        self.setup.call_due = false;
+        Ok(())
+    }
+}
+
+/// The first queue of those that one thread serves with the queue `index`.
+fn first_with(index: u16, ground: &Ground) -> u16 {
+    if ground.device.pairs_queues() { index & !1 } else { index }
+}
+
+/// What a thread that serves `first` is called. The kernel keeps 15 bytes of it, as many as the longest has.
+fn thread_name(first: u16, ground: &Ground) -> String {
+    let second = first.saturating_add(1);
+    let alone = !ground.device.pairs_queues() || second >= ground.device.identity().queues;
+    if alone { format!("vring{first}") } else { format!("vrings{first}-{second}") }
+}
+
+impl Threads {
+    fn start(&mut self, first: u16, ring: NewRing, ground: &Ground) -> io::Result<()> {
+        let (index, signals) = (ring.vring.index(), ring.signals.clone());
+        match self.threads.entry(first) {
+            Entry::Occupied(mut thread) => thread.get_mut().add(ring),
+            Entry::Vacant(place) => {
+                place.insert(RingThread::start(thread_name(first, ground), ring)?);
             }
         }
+        self.signals.insert(index, signals);
         Ok(())
+    }
+
+    fn stop(&mut self, first: u16, index: u16, stops: Stops) -> Option<Stopped> {
+        let thread = self.threads.get_mut(&first)?;
+        let signals = &self.signals;
+        let stopped = thread.stop(index, stops, || signals.values().for_each(Signals::make_room));
+        self.signals.remove(&index);
+        if thread.is_idle() {
+            self.threads.remove(&first).into_iter().for_each(RingThread::end);
+        }
+        stopped
     }
 }
 
@@ -184,12 +245,13 @@ fn complain(index: u16, started: Result<(), StartError>) {
     }
 }
 
-fn try_start(
+/// The ring of a queue, and who is to serve it.
+fn open(
     index: u16,
     setup: &QueueSetup,
     runnable: &Runnable<'_>,
     ground: &Ground,
-) -> Result<RingThread, StartError> {
+) -> Result<NewRing, StartError> {
     let Ground { device, features, memory, inflight, metrics } = ground;
     let &Runnable { size, addresses, kick } = runnable;
     let accepted = |bit: u32| features & 1 << bit != 0;
@@ -202,6 +264,7 @@ fn try_start(
         avail: translate(addresses.avail)?,
         used: translate(addresses.used)?,
         next_avail: setup.base,
+        call_due: setup.call_due,
         event_idx: accepted(VIRTIO_RING_F_EVENT_IDX),
         indirect: accepted(VIRTIO_RING_F_INDIRECT_DESC),
         call: setup.call.clone(),
@@ -211,5 +274,5 @@ fn try_start(
     vring.count_in(metrics.clone());
     let worker = device.open_queue(index, *features).map_err(StartError::Device)?;
     let signals = Signals { call: setup.call.clone(), error: setup.error.clone() };
-    RingThread::start(vring, worker, Arc::clone(kick), signals).map_err(StartError::Thread)
+    Ok(NewRing { vring, worker, kick: Arc::clone(kick), signals })
 }

@@ -241,8 +241,7 @@ impl VhostUserBackendReqHandlerMut for Session {
     fn set_vring_call(&mut self, index: u8, fd: Option<File>) -> WireResult<()> {
         let fd = signal(index, fd)?;
         // Completions may have gone uncalled while there was no descriptor, or another.
-        fd.iter().for_each(|call| event::signal(call));
-        self.change(index.into(), |setup| setup.call = fd)
+        self.change(index.into(), |setup| (setup.call, setup.call_due) = (fd, true))
     }
 
     fn set_vring_err(&mut self, index: u8, fd: Option<File>) -> WireResult<()> {

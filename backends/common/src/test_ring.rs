@@ -13,6 +13,7 @@ pub(crate) const NEXT: u16 = VRING_DESC_F_NEXT as u16;
 pub(crate) const WRITE: u16 = VRING_DESC_F_WRITE as u16;
 pub(crate) const INDIRECT: u16 = VRING_DESC_F_INDIRECT as u16;
 
+pub(crate) const INDEX: u16 = 3;
 pub(crate) const SIZE: u16 = 8;
 pub(crate) const MEMORY: u64 = 0x10000;
 pub(crate) const TABLE: u64 = 0x1000;
@@ -34,7 +35,7 @@ impl TestRing {
 
     pub(crate) fn setup(&self) -> RingSetup {
         RingSetup {
-            index: 3,
+            index: INDEX,
             size: SIZE,
             descriptors: GuestAddress(TABLE),
             avail: GuestAddress(AVAIL),
@@ -43,6 +44,7 @@ impl TestRing {
             event_idx: false,
             indirect: true,
             call: None,
+            call_due: false,
             inflight: None,
         }
     }

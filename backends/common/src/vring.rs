@@ -97,6 +97,7 @@ pub(crate) struct RingSetup {
     pub(crate) event_idx: bool,
     pub(crate) indirect: bool,
     pub(crate) call: Option<Arc<File>>,
+    pub(crate) call_due: bool,
     pub(crate) inflight: Option<InflightQueue>,
 }
 
@@ -110,6 +111,8 @@ pub struct Vring {
     event_idx: bool,
     indirect: bool,
     call: Option<Arc<File>>,
+    /// Whether the driver is to be called whatever it wants.
+    call_due: bool,
     /// The available index as read last.
     seen: u16,
     /// Whether [`next`](Self::next) found nothing more the last time.
@@ -155,6 +158,7 @@ impl Vring {
             event_idx: setup.event_idx,
             indirect: setup.indirect,
             call: setup.call,
+            call_due: setup.call_due,
             seen: next_avail,
             dry: false,
             round: ROUND,
@@ -367,10 +371,10 @@ impl Vring {
     pub fn call_if_wanted(&mut self) -> Result<(), VringError> {
         let position = self.next_used;
         let before = std::mem::replace(&mut self.considered, position);
-        if position == before {
+        if position == before && !self.call_due {
             return Ok(());
         }
-        if self.driver_wants_call(before, position)? {
+        if std::mem::take(&mut self.call_due) || self.driver_wants_call(before, position)? {
             self.call.iter().for_each(|call| event::signal(call));
         }
         Ok(())

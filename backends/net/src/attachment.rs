@@ -134,14 +134,12 @@ impl Attachment {
         let wait = Wait::no_kick();
         match (self, used) {
             (Self::Tap(pair), _) => {
-                let wait = pair
-                    .change()
-                    .into_iter()
-                    .fold(wait, |wait, change| wait.on(change, PollFlags::POLLIN));
-                match pair.is_attached() {
-                    true => wait.on(pair.tap().as_fd(), PollFlags::POLLIN),
-                    false => wait,
+                if pair.is_attached() {
+                    return wait.on_lasting(pair.tap().file());
                 }
+                pair.change()
+                    .into_iter()
+                    .fold(wait, |wait, change| wait.on(change, PollFlags::POLLIN))
             }
             (Self::Datagrams(socket), _) => wait.on(socket.as_fd(), PollFlags::POLLIN),
             (Self::Stream(_), Some(connection)) => wait.on(connection.as_fd(), PollFlags::POLLIN),

@@ -238,6 +238,12 @@ impl Device for Net {
         }
     }
 
+    fn pairs_queues(&self) -> bool {
+        // What the host answers is in a TAP before a write to it returns. At a socket it takes another
+        // process, and the other direction has nothing to do until then.
+        self.attachments.iter().all(|to| matches!(to, Attachment::Tap(_)))
+    }
+
     fn keep(&self, kept: Kept) {
         self.control.keep(kept);
     }

@@ -229,6 +229,11 @@ impl Tap {
         })
     }
 
+    /// The queue's open file.
+    pub(crate) fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+
     /// Whether the interface of this queue, which is in use, was deleted.
     pub(crate) fn is_gone(&self) -> bool {
         get_interface(&self.file).is_err()

@@ -1,11 +1,11 @@
 //! The process as a whole: what it offers, costs, and how it ends.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use atoll_driver::{FrontEnd, Memory, Process, VERSION_1};
+use atoll_driver::{FrontEnd, Memory, Process, TIMEOUT, VERSION_1};
 
 use crate::network::{self, GUEST_MAC, HOST_MAC, frame};
-use crate::rig::{MOMENT, RECEIVE, Rig, TRANSMIT, USUAL};
+use crate::rig::{MOMENT, RECEIVE, Rig, USUAL};
 
 #[test]
 fn the_front_end_may_leave_and_come_back() {
@@ -125,13 +125,33 @@ fn a_card_that_is_polled_passes_frames_and_sleeps_at_rest() {
 }
 
 #[test]
-fn a_queue_has_a_thread_and_a_name() {
+fn a_pair_of_queues_has_a_thread_and_a_name() {
     let Some(mut rig) = Rig::start(USUAL) else { return };
     // A thread has its name once it runs: both rings have carried a frame.
     rig.post(256, 1536);
     rig.check_alive();
     let threads = rig.process.threads().unwrap();
-    for queue in [RECEIVE, TRANSMIT] {
-        assert!(threads.contains(&format!("vring{queue}")), "{threads:?}");
+    let rings: Vec<_> = threads.iter().filter(|name| name.starts_with("vring")).collect();
+    assert_eq!(rings, ["vrings0-1"], "{threads:?}");
+}
+
+#[test]
+fn at_a_socket_each_queue_has_a_thread() {
+    if network::enter().is_none() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let [ours, theirs] = ["ours", "theirs"].map(|name| dir.path().join(name).display().to_string());
+    let rig = Rig::serve(VERSION_1, &["--dgram".into(), ours, theirs]);
+    let deadline = Instant::now() + TIMEOUT;
+    // A thread has its name once it runs.
+    loop {
+        let threads = rig.process.threads().unwrap();
+        let mut rings: Vec<_> = threads.iter().filter(|name| name.starts_with("vring")).collect();
+        rings.sort();
+        if rings == ["vring0", "vring1"] {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{threads:?}");
     }
 }
