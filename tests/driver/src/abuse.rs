@@ -15,7 +15,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 pub use chains::HostileChain;
@@ -57,6 +59,9 @@ pub struct Abuse {
     messages: Vec<Told>,
     /// Leaves at once instead of when everything is answered.
     abrupt: bool,
+    /// An event that is made to block its writers again and again meanwhile: how it is open belongs to
+    /// all who have it.
+    blocks: Option<Arc<File>>,
 }
 
 impl Abuse {
@@ -92,6 +97,24 @@ impl Abuse {
     /// # Errors
     /// When there is nobody, or it hangs.
     pub fn commit(&self, socket: &Path) -> Result<(), Error> {
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            if let Some(event) = &self.blocks {
+                let over = &over;
+                scope.spawn(move || {
+                    while !over.load(Ordering::Relaxed) {
+                        // The event is open, and this can't fail with one.
+                        let _set = fcntl(event, FcntlArg::F_SETFL(OFlag::empty()));
+                    }
+                });
+            }
+            let committed = self.exchange(socket);
+            over.store(true, Ordering::Relaxed);
+            committed
+        })
+    }
+
+    fn exchange(&self, socket: &Path) -> Result<(), Error> {
         let stream = UnixStream::connect(socket)
             .map_err(|source| Error::Connect { path: socket.to_owned(), source })?;
         let wire = Wire::over(stream)?;

@@ -210,11 +210,19 @@ impl Queue {
     /// # Errors
     /// The kernel's.
     pub fn make_kick_block(&self) -> Result<(), Error> {
-        // SAFETY: the descriptor is open for as long as `self.kick`, which is longer than this borrow.
-        let kick = unsafe { BorrowedFd::borrow_raw(self.kick.as_raw_fd()) };
-        fcntl(kick, FcntlArg::F_SETFL(OFlag::empty()))
-            .map_err(|source| Error::system("making the kick block", source))?;
-        Ok(())
+        make_block(&self.kick)
+    }
+
+    /// Has the call count no further, and the device wait when it makes it: until somebody takes it.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn make_call_block(&self) -> Result<(), Error> {
+        let failed = |source| Error::system("filling the call", source);
+        // It may have counted nothing so far, and then there is nothing to take.
+        let _none = self.call.read();
+        self.call.write(u64::MAX - 1).map_err(failed)?;
+        make_block(&self.call)
     }
 
     /// Takes the next used chain if there is one.
@@ -358,6 +366,14 @@ fn wait_eventfd(eventfd: &EventFd, timeout: Duration) -> Result<bool, Error> {
     }
     eventfd.read().map_err(|source| Error::system("reading an eventfd", source))?;
     Ok(true)
+}
+
+/// How an event is open belongs to all who have it.
+fn make_block(event: &EventFd) -> Result<(), Error> {
+    // SAFETY: the descriptor is open for as long as `event`, which is longer than this borrow.
+    let event = unsafe { BorrowedFd::borrow_raw(event.as_raw_fd()) };
+    let set = fcntl(event, FcntlArg::F_SETFL(OFlag::empty()));
+    set.map(drop).map_err(|source| Error::system("making an event block", source))
 }
 
 /// Whether `file` becomes readable (or hung up) in time.

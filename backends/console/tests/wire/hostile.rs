@@ -7,7 +7,7 @@ use atoll_driver::{
     TIMEOUT,
 };
 
-use crate::rig::{Guest, RECEIVE, Rig, TRANSMIT, connect, eventually};
+use crate::rig::{Guest, MOMENT, RECEIVE, Rig, TRANSMIT, connect, eventually};
 
 fn start() -> Rig {
     Rig::start(|dir| vec![format!("--unix={}", dir.join("tty").display())])
@@ -117,4 +117,20 @@ fn a_guest_that_prints_without_end_keeps_nobody_from_attaching_and_typing() {
     client.read_exact(&mut [0; 1000]).unwrap();
     let printed = ring.used_index().unwrap();
     assert!(printed < 60, "it has printed all before anybody came");
+}
+
+#[test]
+fn a_call_that_blocks_keeps_no_ring_from_stopping_whoever_waits_for_whom() {
+    let mut rig = start();
+    let mut client = connect(&rig.path("tty"));
+    rig.guest.transmit.make_call_block().unwrap();
+    // Transmit waits to call while it has what both rings share, and then receive waits for that.
+    let address = rig.guest.device.memory().put(b"x").unwrap();
+    rig.guest.transmit.submit(&[Buffer::readable(address, 1)]).unwrap();
+    let used = || (rig.guest.transmit.ring().used_index().unwrap() > 0).then_some(());
+    eventually("it is printed", used);
+    client.write_all(b"k").unwrap();
+    std::thread::sleep(MOMENT);
+    // The next one is served.
+    rig.reconnect();
 }

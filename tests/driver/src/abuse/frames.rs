@@ -16,7 +16,12 @@ pub(super) fn all(handshake: &Handshake) -> Result<Vec<Abuse>, Error> {
         let [request, ..] = told.header;
         let mut add = |what: &str, abrupt, last: Vec<Told>| {
             let messages = [before, &last].concat();
-            all.push(Abuse { name: format!("request {request}: {what}"), messages, abrupt });
+            all.push(Abuse {
+                name: format!("request {request}: {what}"),
+                messages,
+                abrupt,
+                blocks: None,
+            });
         };
         add("gone before it", true, Vec::new());
         add("gone after it", true, vec![told.clone()]);

@@ -59,7 +59,7 @@ impl Handshake {
             if told.header.first() == Some(&request) { change(told) } else { told.clone() }
         };
         let messages = self.messages.iter().map(changed).collect();
-        Abuse { name: name.into(), messages, abrupt: false }
+        Abuse { name: name.into(), messages, abrupt: false, blocks: None }
     }
 }
 

@@ -1,11 +1,17 @@
 //! Rings: of impossible sizes, outside of memory, misaligned, over each other, of queues that do not
 //! exist; their descriptors what can't be waited for or signalled.
 
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
 use super::handshake::{
     Handshake, MEMORY, SET_VRING_ADDR, SET_VRING_BASE, SET_VRING_CALL, SET_VRING_ENABLE,
     SET_VRING_ERR, SET_VRING_KICK, SET_VRING_NUM, vring_addr, vring_state,
 };
-use super::{Abuse, strange_files, words};
+use super::{Abuse, Told, strange_files, words};
 use crate::Error;
 
 /// In the message of a descriptor: there is none.
@@ -15,6 +21,7 @@ pub(super) fn all(handshake: &Handshake) -> Result<Vec<Abuse>, Error> {
     let mut all = numbers(handshake);
     all.extend(addresses(handshake)?);
     all.extend(descriptors(handshake)?);
+    all.extend(full_events(handshake)?);
     Ok(all)
 }
 
@@ -95,4 +102,33 @@ fn descriptors(handshake: &Handshake) -> Result<Vec<Abuse>, Error> {
         }));
     }
     Ok(all)
+}
+
+/// Events that count no further, and block who signals them.
+fn full_events(handshake: &Handshake) -> Result<[Abuse; 2], Error> {
+    let full = || -> Result<Arc<File>, Error> {
+        let failed = |errno| Error::system("making an event", errno);
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC).map_err(failed)?;
+        event.write(u64::MAX - 1).map_err(failed)?;
+        Ok(Arc::new(OwnedFd::from(event).into()))
+    };
+    let handed_over = |abuse: &mut Abuse, request, times| {
+        let event = full()?;
+        let told = |told: Told| match told.header {
+            [this, ..] if this == request => vec![told.with_fds(vec![event.clone()]); times],
+            _ => vec![told],
+        };
+        abuse.messages = std::mem::take(&mut abuse.messages).into_iter().flat_map(told).collect();
+        abuse.blocks = Some(event);
+        Ok(())
+    };
+    let mut call =
+        handshake.with("ring: a call that is full and blocks", SET_VRING_CALL, Told::clone);
+    // Often enough for it to be signalled while it does.
+    handed_over(&mut call, SET_VRING_CALL, 100)?;
+    let nowhere = |told: &Told| told.with_payload(vring_addr(0, [0, 0, 0]));
+    let mut error =
+        handshake.with("ring nowhere: an error that is full and blocks", SET_VRING_ADDR, nowhere);
+    handed_over(&mut error, SET_VRING_ERR, 1)?;
+    Ok([call, error])
 }
