@@ -101,7 +101,7 @@ pub(crate) struct Walked {
     fault: Option<ChainFault>,
     /// Whether the walk came to the last descriptor, so that the last writable byte is known.
     ended: bool,
-    /// When it was taken, where that is counted.
+    /// When it, or the first of those that were taken with it, was taken, where that is counted.
     taken: Option<Instant>,
     /// Keeps `pieces` mapped.
     _memory: Arc<Memory>,

@@ -40,7 +40,9 @@ pub(crate) struct QueueMetrics {
 }
 
 impl QueueMetrics {
-    /// A chain that came at `taken` was completed just `now`.
+    /// A chain that came at `taken` was completed just `now`. Chains that are taken one after the
+    /// other share the time of the first, so that what the device does in between counts for all of
+    /// them; and those that are completed together share the time of that.
     pub(crate) fn completed(&self, taken: Instant, now: Instant, readable: u64, written: u32) {
         let time = now.saturating_duration_since(taken);
         add(&self.requests, 1);

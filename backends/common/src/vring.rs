@@ -131,6 +131,8 @@ pub struct Vring {
     losses: u64,
     /// Where what it does is counted, if it is.
     metrics: Option<Arc<Metrics>>,
+    /// When the first chain was taken since this round began, or since any was completed in it.
+    taking: Option<Instant>,
     /// Of chains that were completed.
     spare: Rooms,
 }
@@ -169,6 +171,7 @@ impl Vring {
             considered: used,
             losses,
             metrics: None,
+            taking: None,
             spare: Rooms::default(),
         };
         vring.check_memory()?;
@@ -258,7 +261,8 @@ impl Vring {
         self.in_flight = self.in_flight.saturating_add(1);
         let mut chain = self.walk(head, origin);
         if self.metrics.is_some() {
-            chain.set_taken(Instant::now());
+            // To ask for it costs more than to take a chain: those that are taken together share it.
+            chain.set_taken(*self.taking.get_or_insert_with(Instant::now));
         }
         Ok(Some(chain))
     }
@@ -282,6 +286,7 @@ impl Vring {
         chains: impl IntoIterator<Item = (Chain, u32)>,
     ) -> Result<(), VringError> {
         let mut position = self.next_used;
+        self.taking = None;
         // Their time ends together: to ask for it costs more than to count it.
         let mut now = None;
         for (chain, written) in chains {
@@ -384,6 +389,7 @@ impl Vring {
     /// format can say it.
     pub(crate) fn begin_round(&mut self) -> Result<(), VringError> {
         self.round = ROUND;
+        self.taking = None;
         // With event indices there is no way to say so, and none is needed: a kick is due for one index only.
         if !self.event_idx {
             self.ring.set_used_flags(VRING_USED_F_NO_NOTIFY as u16)?;

@@ -75,6 +75,44 @@ fn more_is_never_claimed_than_there_is_room() {
 }
 
 #[test]
+fn chains_share_the_time_of_taking_until_one_completes_or_a_round_begins() {
+    let ring = ring_with(6);
+    let mut vring = ring.vring();
+    vring.count_in(Some(Arc::new(Metrics::new(4))));
+    let later = |time: Instant| while Instant::now() <= time {};
+    let mut take = || vring.next().unwrap().unwrap();
+    let (first, second) = (take(), take());
+    let taken = first.taken().unwrap();
+    later(taken);
+    let third = take();
+    assert_eq!([second.taken(), third.taken()], [Some(taken); 2]);
+    vring.complete(second, 0).unwrap();
+    let fourth = vring.next().unwrap().unwrap();
+    let since_completion = fourth.taken().unwrap();
+    assert!(since_completion > taken);
+    later(since_completion);
+    vring.begin_round().unwrap();
+    let fifth = vring.next().unwrap().unwrap();
+    assert!(fifth.taken().unwrap() > since_completion);
+}
+
+#[test]
+fn each_chain_that_completes_is_counted_once_with_its_time() {
+    let ring = ring_with(5);
+    let mut vring = ring.vring();
+    let metrics = Arc::new(Metrics::new(4));
+    vring.count_in(Some(Arc::clone(&metrics)));
+    let taken: Vec<_> = (0..3).map(|_| (vring.next().unwrap().unwrap(), 1)).collect();
+    vring.complete_together(taken).unwrap();
+    assert_eq!(heads(&mut vring).len(), 2);
+    let text = metrics.text("net", &[]);
+    for name in ["requests_total", "written_bytes_total", "request_seconds_count"] {
+        let line = format!("atoll_{name}{{device=\"net\",queue=\"3\"}} 5");
+        assert!(text.lines().any(|found| found == line), "{line} in {text}");
+    }
+}
+
+#[test]
 fn a_chain_in_the_room_of_another_has_nothing_of_it() {
     let mut ring = ring_with(0);
     ring.descriptor(TABLE, 0, (0x5000, 3, NEXT, 1));
