@@ -6,31 +6,28 @@
 
 use std::io;
 
+use arrayvec::ArrayVec;
 use libc::{c_int, iovec};
 
 /// How many pieces of memory one system call takes at most. What is longer takes several.
 pub(crate) const BATCH: usize = 128;
 
-/// The pieces of memory of one vectored call.
-pub(crate) struct Batch {
-    pieces: [iovec; BATCH],
-    filled: usize,
-}
+/// The pieces of memory of one vectored call. What is not filled of it is not touched.
+pub(crate) struct Batch(ArrayVec<iovec, BATCH>);
 
 impl Batch {
-    pub(crate) const fn new() -> Self {
-        let nothing = iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
-        Self { pieces: [nothing; BATCH], filled: 0 }
+    pub(crate) fn new() -> Self {
+        Self(ArrayVec::new())
     }
 
     /// Adds pieces as far as they fit. Returns how many bytes those are.
     pub(crate) fn extend(&mut self, pieces: impl Iterator<Item = iovec>) -> usize {
-        let free = self.pieces.get_mut(self.filled..).unwrap_or_default();
         let mut bytes = 0usize;
-        for (slot, piece) in free.iter_mut().zip(pieces) {
-            *slot = piece;
+        for piece in pieces {
+            if self.0.try_push(piece).is_err() {
+                break;
+            }
             bytes = bytes.saturating_add(piece.iov_len);
-            self.filled = self.filled.saturating_add(1);
         }
         bytes
     }
@@ -39,7 +36,7 @@ impl Batch {
         &self,
         call: impl Fn(*const iovec, c_int) -> isize,
     ) -> io::Result<usize> {
-        transfer(self.pieces.get(..self.filled).unwrap_or_default(), call)
+        transfer(&self.0, call)
     }
 }
 
