@@ -247,40 +247,54 @@ impl Limiter {
         self.limited.store(limits.bps != 0 || limits.iops != 0, Ordering::Release);
     }
 
+    /// Whether there is any limit.
+    #[inline]
+    pub fn is_set(&self) -> bool {
+        self.limited.load(Ordering::Acquire)
+    }
+
     /// Lets one operation of `bytes` through, or says after which time to ask again.
     ///
     /// # Errors
     /// The time to wait.
+    #[inline]
     pub fn take(&self, bytes: u64) -> Result<(), Duration> {
-        if !self.limited.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        self.take_at(bytes, self.now())
-    }
-
-    /// Whether there is any limit.
-    pub fn is_set(&self) -> bool {
-        self.limited.load(Ordering::Acquire)
+        if self.is_set() { self.take_now(bytes) } else { Ok(()) }
     }
 
     /// Whether anything may go through now; what does is charged later, when its size is known.
     ///
     /// # Errors
     /// The time to wait.
+    #[inline]
     pub fn check(&self) -> Result<(), Duration> {
-        if !self.limited.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        self.check_at(self.now())
+        if self.is_set() { self.check_now() } else { Ok(()) }
     }
 
     /// Counts one operation of `bytes` that can't wait.
+    #[inline]
     pub fn charge(&self, bytes: u64) {
-        if self.limited.load(Ordering::Acquire) {
-            let now = self.now();
-            self.bytes.take(bytes, now);
-            self.operations.take(1, now);
+        if self.is_set() {
+            self.charge_now(bytes);
         }
+    }
+}
+
+/// Where there is a limit: apart, so that who has none does not come near this code.
+impl Limiter {
+    #[inline(never)]
+    fn take_now(&self, bytes: u64) -> Result<(), Duration> {
+        self.take_at(bytes, self.now())
+    }
+
+    #[inline(never)]
+    fn check_now(&self) -> Result<(), Duration> {
+        self.check_at(self.now())
+    }
+
+    #[inline(never)]
+    fn charge_now(&self, bytes: u64) {
+        self.charge_at(bytes, self.now());
     }
 
     fn now(&self) -> u64 {
@@ -294,9 +308,13 @@ impl Limiter {
 
     fn take_at(&self, bytes: u64, now: u64) -> Result<(), Duration> {
         self.check_at(now)?;
+        self.charge_at(bytes, now);
+        Ok(())
+    }
+
+    fn charge_at(&self, bytes: u64, now: u64) {
         self.bytes.take(bytes, now);
         self.operations.take(1, now);
-        Ok(())
     }
 }
 

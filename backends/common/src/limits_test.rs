@@ -69,6 +69,20 @@ fn changed_limits_apply_at_once() {
 }
 
 #[test]
+fn a_limit_that_is_set_and_taken_away_while_it_runs_is_seen_at_the_next_check() {
+    let limiter = Limiter::default();
+    limiter.charge(1 << 30);
+    assert_eq!(limiter.check(), Ok(()));
+    limiter.set(Limits { bps: 1, ..Limits::default() });
+    assert_eq!(limiter.check(), Ok(()), "what went before it is no debt");
+    limiter.charge(1 << 30);
+    assert_eq!(limiter.check(), Err(LONGEST_WAIT));
+    assert_eq!(limiter.take(1), Err(LONGEST_WAIT));
+    limiter.set(Limits::default());
+    assert_eq!(limiter.check(), Ok(()));
+}
+
+#[test]
 fn what_a_change_leaves_out_stays() {
     let limits = Limits { bps: 1000, bps_burst: 10, ..Limits::default() };
     let change = LimitChange { iops: Some(5), ..LimitChange::default() };
