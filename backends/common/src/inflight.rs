@@ -23,7 +23,7 @@ use std::sync::atomic::Ordering;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use vm_memory::{AtomicAccess, Bytes, VolatileMemory, VolatileMemoryError};
+use vm_memory::{AtomicAccess, Bytes, VolatileMemory, VolatileMemoryError, VolatileSlice};
 
 use crate::chain::MAX_CHAIN;
 use crate::kill_point::{self, Mistake, Step};
@@ -185,14 +185,18 @@ impl InflightRegion {
 
     /// The part of one queue, whose ring has `size` descriptors.
     pub(crate) fn queue(&self, index: u16, size: u16) -> Result<InflightQueue, InflightError> {
-        let base = queue_len(self.size).checked_mul(usize::from(index));
-        match base {
-            Some(base) if index < self.queues && size <= self.size => {
-                let mapped = Arc::clone(&self.mapped);
-                Ok(InflightQueue { mapped, base, size, counter: 0, newest: 0, settled: 0 })
-            }
-            _ => Err(InflightError::NoQueue { index, size }),
+        if index >= self.queues || size > self.size {
+            return Err(InflightError::NoQueue { index, size });
         }
+        let len = queue_len(self.size);
+        let start = len.saturating_mul(usize::from(index));
+        let region = self.mapped.region.as_volatile_slice();
+        let part = region.subslice(start, len).map_err(InflightError::Access)?;
+        // SAFETY: `part` is `len` bytes of a region that is not unmapped before the last who holds
+        // `mapped` is gone; and the copy made here never leaves an `InflightQueue`, which does.
+        let part = unsafe { VolatileSlice::new(part.ptr_guard_mut().as_ptr(), len) };
+        let mapped = Arc::clone(&self.mapped);
+        Ok(InflightQueue { part, size, counter: 0, newest: 0, settled: 0, _mapped: mapped })
     }
 }
 
@@ -217,15 +221,21 @@ pub(crate) struct Recovered {
 
 /// The record of one queue.
 pub(crate) struct InflightQueue {
-    mapped: Arc<Mapped>,
-    base: usize,
+    /// Looked up once, because each chain takes six accesses.
+    part: VolatileSlice<'static>,
     size: u16,
     /// The order of the next chain taken.
     counter: u64,
     /// `last_batch_head` and `used_idx` as this process wrote them, so that a request costs stores only.
     newest: u16,
     settled: u16,
+    /// Keeps `part` mapped.
+    _mapped: Arc<Mapped>,
 }
+
+// SAFETY: what keeps `part` on its thread is the pointer in it. It points into `_mapped`, which any
+// thread may use (it is shared with the front-end anyway) and which moves along.
+unsafe impl Send for InflightQueue {}
 
 impl InflightQueue {
     /// Finds out what was in flight, once, before any chain is taken. `used` is the used index of
@@ -327,15 +337,12 @@ impl InflightQueue {
     }
 
     fn load<T: AtomicAccess>(&self, at: usize) -> Result<T, InflightError> {
-        let slice = self.mapped.region.as_volatile_slice();
-        slice.load(self.base.saturating_add(at), Ordering::Acquire).map_err(InflightError::Access)
+        self.part.load(at, Ordering::Acquire).map_err(InflightError::Access)
     }
 
     /// Release, so that no store is seen before those that precede it.
     fn store<T: AtomicAccess>(&self, at: usize, value: T) -> Result<(), InflightError> {
-        let slice = self.mapped.region.as_volatile_slice();
-        let at = self.base.saturating_add(at);
-        slice.store(value, at, Ordering::Release).map_err(InflightError::Access)
+        self.part.store(value, at, Ordering::Release).map_err(InflightError::Access)
     }
 }
 
