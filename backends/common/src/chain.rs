@@ -15,6 +15,7 @@ use vm_memory::{GuestMemoryBackend, VolatileSlice};
 use crate::buffers::{Reader, Writer};
 use crate::descriptor_table::DescriptorTable;
 use crate::memory::Memory;
+use crate::region_cache::CachedMemory;
 use crate::room::Room;
 
 /// The longest chain served, in descriptors, and the largest queue: what Linux takes for one
@@ -156,7 +157,7 @@ impl Walked {
     /// that the end, where devices put their status, may still be found.
     fn walk<'m>(
         &mut self,
-        memory: &'m Memory,
+        memory: &'m CachedMemory,
         mut table: DescriptorTable<'m>,
         indirect: bool,
     ) -> Result<(), ChainFault> {
@@ -194,7 +195,7 @@ impl Walked {
         }
     }
 
-    fn push(&mut self, memory: &Memory, descriptor: &Descriptor) -> Result<(), ChainFault> {
+    fn push(&mut self, memory: &CachedMemory, descriptor: &Descriptor) -> Result<(), ChainFault> {
         let (address, len) = (descriptor.addr(), descriptor.len());
         let known = self.pieces.len();
         if descriptor.is_write_only() {
@@ -208,11 +209,11 @@ impl Walked {
             iov_base: slice.ptr_guard_mut().as_ptr().cast(),
             iov_len: slice.len(),
         };
-        match memory.get_slice(address, len as usize) {
-            Ok(slice) if len > 0 => self.pieces.push(piece(&slice)),
+        match memory.slice(address, len as usize) {
+            Some(slice) if len > 0 => self.pieces.push(piece(&slice)),
             // It may span regions, which need not be neighbours in this process.
             _ => {
-                for slice in memory.get_slices(address, len as usize) {
+                for slice in memory.memory().get_slices(address, len as usize) {
                     let Ok(slice) = slice else {
                         self.pieces.truncate(known);
                         return Err(ChainFault::BufferOutOfMemory { address: address.0, len });
@@ -237,7 +238,7 @@ impl Chain {
     /// Walks the chain that starts at `head` of `table`, with room for what it finds in `memory`.
     /// `indirect` is whether the driver accepted `VIRTIO_F_INDIRECT_DESC`.
     pub(crate) fn walk(
-        memory: &Memory,
+        memory: &CachedMemory,
         table: DescriptorTable<'_>,
         indirect: bool,
         (head, origin): (u16, Origin),

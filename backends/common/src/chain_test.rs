@@ -14,10 +14,10 @@ fn walk(ring: &TestRing, head: u16) -> Chain {
 }
 
 fn walk_with(ring: &TestRing, indirect: bool, head: u16) -> Chain {
-    let memory = Arc::new(ring.memory.clone());
+    let memory = CachedMemory::new(ring.memory.clone());
     let table = ring.memory.get_slice(GuestAddress(TABLE), 16 * usize::from(SIZE)).unwrap();
     let table = DescriptorTable::of_ring(table, SIZE);
-    Chain::walk(&memory, table, indirect, (head, Origin::Resubmitted), Room::new(&memory))
+    Chain::walk(&memory, table, indirect, (head, Origin::Resubmitted), Room::new(memory.memory()))
 }
 
 #[test]

@@ -5,10 +5,11 @@
 #![warn(clippy::panic, clippy::unreachable)]
 
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, VolatileSlice};
+use vm_memory::{Bytes, GuestAddress, VolatileSlice};
 
 use crate::chain::ChainFault;
 use crate::memory::Memory;
+use crate::region_cache::CachedMemory;
 use crate::ring_memory;
 
 const DESCRIPTOR_SIZE: u64 = size_of::<Descriptor>() as u64;
@@ -38,7 +39,7 @@ impl<'m> DescriptorTable<'m> {
     /// # Errors
     /// [`ChainFault::IndirectSize`] when none can be of that size.
     pub(crate) fn indirect(
-        memory: &'m Memory,
+        memory: &'m CachedMemory,
         descriptor: &Descriptor,
     ) -> Result<Self, ChainFault> {
         let (address, len) = (descriptor.addr(), descriptor.len());
@@ -47,9 +48,10 @@ impl<'m> DescriptorTable<'m> {
             u64::from(len).checked_div(DESCRIPTOR_SIZE).and_then(|size| u16::try_from(size).ok());
         let size =
             size.filter(|&size| whole && size > 0).ok_or(ChainFault::IndirectSize { len })?;
-        let place = match memory.get_slice(address, len as usize) {
-            Ok(slice) => Place::Mapped(slice),
-            Err(_spans_or_outside) => Place::Anywhere(memory, address),
+        let place = match memory.slice(address, len as usize) {
+            Some(slice) => Place::Mapped(slice),
+            // It spans regions, or is outside of them.
+            None => Place::Anywhere(memory.memory(), address),
         };
         Ok(Self { place, size })
     }

@@ -46,6 +46,7 @@ mod pieces;
 mod polling;
 mod queue;
 mod reader;
+mod region_cache;
 mod ring_loop;
 mod ring_memory;
 mod ring_thread;

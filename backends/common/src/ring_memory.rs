@@ -5,17 +5,16 @@
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 #![warn(clippy::panic, clippy::unreachable)]
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use virtio_queue::desc::split::Descriptor;
 use virtio_queue::{Queue, QueueT};
 use vm_memory::{
-    ByteValued, Bytes, GuestAddress, GuestMemoryBackend, VolatileMemory, VolatileMemoryError,
-    VolatileSlice,
+    ByteValued, Bytes, GuestAddress, VolatileMemory, VolatileMemoryError, VolatileSlice,
 };
 
 use crate::memory::Memory;
+use crate::region_cache::CachedMemory;
 
 /// Where flags, index and entries are, in the available ring as in the used ring (§2.7.6, §2.7.8).
 const FLAGS: usize = 0;
@@ -51,8 +50,7 @@ pub(crate) struct RingMemory {
     avail: VolatileSlice<'static>,
     used: VolatileSlice<'static>,
     size: u16,
-    /// A copy of the table of the ring's own, so that chains of different rings share no counter.
-    memory: Arc<Memory>,
+    memory: CachedMemory,
 }
 
 // SAFETY: what keeps the slices on their thread is the pointers in them. They point into `memory`,
@@ -72,11 +70,11 @@ impl RingMemory {
         queue.try_set_desc_table_address(descriptors).map_err(RingPlaceError::Misplaced)?;
         queue.try_set_avail_ring_address(avail).map_err(RingPlaceError::Misplaced)?;
         queue.try_set_used_ring_address(used).map_err(RingPlaceError::Misplaced)?;
-        let memory = Arc::new(memory.clone());
+        let memory = CachedMemory::new(memory.clone());
         let part = |part, address: GuestAddress, entry: usize, around: usize| {
             let len = usize::from(size).saturating_mul(entry).saturating_add(around);
             let outside = RingPlaceError::Outside { part, address: address.0, len };
-            let slice = memory.get_slice(address, len).ok().ok_or(outside)?;
+            let slice = memory.slice(address, len).ok_or(outside)?;
             // SAFETY: the slice is `len` bytes of a region of `memory`, which is not unmapped before
             // the last who holds that is gone; and the copy made here never leaves a `RingMemory`,
             // which does.
@@ -98,7 +96,7 @@ impl RingMemory {
     }
 
     /// The memory that it is in, and the buffers of its chains.
-    pub(crate) fn memory(&self) -> &Arc<Memory> {
+    pub(crate) fn memory(&self) -> &CachedMemory {
         &self.memory
     }
 

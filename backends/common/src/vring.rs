@@ -454,7 +454,7 @@ impl Vring {
     fn walk(&mut self, head: u16, origin: Origin) -> Chain {
         let Self { ring, spare, .. } = self;
         let table = DescriptorTable::of_ring(ring.descriptors(), ring.size());
-        let room = spare.take(ring.memory());
+        let room = spare.take(ring.memory().memory());
         Chain::walk(ring.memory(), table, self.indirect, (head, origin), room)
     }
 
