@@ -28,6 +28,9 @@ impl Reader<'_> {
     pub fn copy_to(&mut self, mut bytes: &mut [u8]) -> usize {
         let mut copied = 0usize;
         for piece in self.0.iter() {
+            if bytes.is_empty() {
+                break;
+            }
             let Some((here, rest)) = bytes.split_at_mut_checked(piece.iov_len.min(bytes.len()))
             else {
                 break;

@@ -24,6 +24,9 @@ impl Writer<'_> {
     pub fn copy_from(&mut self, mut bytes: &[u8]) -> usize {
         let mut copied = 0usize;
         for piece in self.0.iter() {
+            if bytes.is_empty() {
+                break;
+            }
             let Some((here, rest)) = bytes.split_at_checked(piece.iov_len.min(bytes.len())) else {
                 break;
             };
