@@ -76,7 +76,7 @@ impl<Direction> Clone for Buffers<'_, Direction> {
 
 /// One system call that moves bytes, again when a signal comes between. Not by the C library's wrapper: it
 /// makes of each call a point at which a thread may be cancelled, which takes a while and is of no use
-/// to us.
+/// to us; and each wrapper is on another page, which a thread that was asleep has to look up first.
 pub(crate) fn plainly(mut call: impl FnMut() -> libc::c_long) -> io::Result<usize> {
     loop {
         // A negative result is the only one that does not convert.

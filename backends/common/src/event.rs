@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -13,6 +13,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv};
+
+use crate::buffers::plainly;
 
 /// How long who signals an event may take before it is looked at whether there is room in it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
@@ -51,8 +53,12 @@ pub(crate) fn make_room(event: &File) {
 
 /// Signals an event. When that fails the counter is full, so that the event is pending anyway, or
 /// the peer broke its own descriptor.
-pub(crate) fn signal(mut event: &File) {
-    let _unheard = event.write(&1u64.to_ne_bytes());
+pub(crate) fn signal(event: &File) {
+    let one = 1u64;
+    // SAFETY: the kernel only reads the eight bytes of `one`.
+    let _unheard = plainly(|| unsafe {
+        libc::syscall(libc::SYS_write, event.as_raw_fd(), &raw const one, size_of_val(&one))
+    });
 }
 
 /// Signals an event from a thread that has to go on, whatever the front-end makes of how the event is

@@ -10,7 +10,7 @@ use libc::{c_int, iovec};
 use vm_memory::ByteValued;
 
 use crate::buffers::{Reader, file_offset, plainly};
-use crate::vectored::Batch;
+use crate::vectored::{Batch, vectored};
 
 impl Reader<'_> {
     /// Reads a value, or `None` (and consumes nothing) when fewer bytes are left than it has.
@@ -97,7 +97,7 @@ impl Reader<'_> {
     pub fn write_to(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
         self.0.transfer(|pieces, count| {
             // SAFETY: as in `write_all_at`.
-            unsafe { libc::writev(fd.as_raw_fd(), pieces, count) }
+            unsafe { vectored(libc::SYS_writev, fd, pieces, count) }
         })
     }
 
@@ -116,7 +116,7 @@ impl Reader<'_> {
             // SAFETY: the first `count` entries at `pieces` are initialised; the first is `head`,
             // borrowed, the others are mapped guest memory (invariant of `Pieces`). The kernel
             // only reads them.
-            unsafe { libc::writev(fd.as_raw_fd(), pieces, count) }
+            unsafe { vectored(libc::SYS_writev, fd, pieces, count) }
         })?;
         self.skip(self.len());
         Ok(moved)

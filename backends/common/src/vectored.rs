@@ -5,9 +5,10 @@
 #![warn(clippy::panic, clippy::unreachable)]
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use arrayvec::ArrayVec;
-use libc::{c_int, iovec};
+use libc::{c_int, c_long, iovec};
 
 /// How many pieces of memory one system call takes at most. What is longer takes several.
 pub(crate) const BATCH: usize = 128;
@@ -60,4 +61,21 @@ pub(crate) fn transfer(
             return Err(error);
         }
     }
+}
+
+/// readv(2) or writev(2), whichever `number` is. Not by the C library's wrappers, for the reasons of
+/// [`plainly`](crate::buffers::plainly).
+///
+/// # Safety
+/// The first `count` entries at `pieces` are initialised, and memory that the kernel may write, or
+/// only read.
+pub(crate) unsafe fn vectored(
+    number: c_long,
+    fd: BorrowedFd<'_>,
+    pieces: *const iovec,
+    count: c_int,
+) -> isize {
+    // SAFETY: the caller's. In a variable argument only a word is whole.
+    let moved = unsafe { libc::syscall(number, fd.as_raw_fd(), pieces, c_long::from(count)) };
+    moved as isize
 }

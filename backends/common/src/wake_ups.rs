@@ -1,13 +1,17 @@
 //! What the thread of rings sleeps on. What becomes of what happened is not known here.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::ptr;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
+use libc::{SYS_epoll_pwait, c_int, sigset_t};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
+
+use crate::buffers::plainly;
 
 /// What orders are told apart by from what happens to rings.
 const BELL: u64 = u64::MAX;
@@ -76,11 +80,13 @@ impl WakeUps {
     /// Takes what has happened, as soon as there is something.
     fn take(&self, timeout: PollTimeout, happened: impl FnMut(EpollEvent)) -> io::Result<bool> {
         let mut events = [EpollEvent::empty(); AT_ONCE];
-        let count = match self.epoll.wait(&mut events, timeout) {
-            Ok(count) => count,
-            Err(Errno::EINTR) => 0,
-            Err(errno) => return Err(errno.into()),
-        };
+        let (set, room) = (self.epoll.0.as_raw_fd(), AT_ONCE as c_int);
+        let (timeout, mask) = (c_int::from(timeout), ptr::null::<sigset_t>());
+        // SAFETY: the kernel fills as many of `events` as there is room for, each of which is one of its own
+        // in a type of nix's (`repr(transparent)`); there is no mask to read.
+        let count = plainly(|| unsafe {
+            libc::syscall(SYS_epoll_pwait, set, events.as_mut_ptr(), room, timeout, mask, 0_usize)
+        })?;
         let events = events.into_iter().take(count);
         let bell = events.clone().any(|event| event.data() == BELL);
         events.filter(|event| event.data() != BELL).for_each(happened);

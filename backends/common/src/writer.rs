@@ -10,7 +10,7 @@ use libc::iovec;
 use vm_memory::ByteValued;
 
 use crate::buffers::{Reader, Writer, file_offset, plainly};
-use crate::vectored::{BATCH, Batch};
+use crate::vectored::{BATCH, Batch, vectored};
 
 impl Writer<'_> {
     /// Writes a value; `false` (and nothing is written) when there is less room than it needs.
@@ -118,7 +118,7 @@ impl Writer<'_> {
     pub fn read_from(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
         self.0.transfer(|pieces, count| {
             // SAFETY: as in `read_exact_at`.
-            unsafe { libc::readv(fd.as_raw_fd(), pieces, count) }
+            unsafe { vectored(libc::SYS_readv, fd, pieces, count) }
         })
     }
 }
@@ -169,7 +169,7 @@ pub fn read_packet<'chain>(
         // SAFETY: the first `count` entries at `pieces` are initialised; the last is `spill`,
         // borrowed for writing, the others are mapped guest memory (invariant of `Pieces`): plain
         // bytes, which the kernel may write.
-        unsafe { libc::readv(fd.as_raw_fd(), pieces, count) }
+        unsafe { vectored(libc::SYS_readv, fd, pieces, count) }
     })?;
     let placed = moved.min(offered);
     Ok(Received { placed, spilled: moved.saturating_sub(placed) })
