@@ -6,7 +6,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Instant;
 
 use libc::iovec;
 use virtio_queue::desc::split::Descriptor;
@@ -15,6 +14,7 @@ use vm_memory::{GuestMemoryBackend, VolatileSlice};
 use crate::buffers::{Reader, Writer};
 use crate::descriptor_table::DescriptorTable;
 use crate::memory::Memory;
+use crate::metrics::Moment;
 use crate::region_cache::CachedMemory;
 use crate::room::Room;
 
@@ -103,7 +103,7 @@ pub(crate) struct Walked {
     /// Whether the walk came to the last descriptor, so that the last writable byte is known.
     ended: bool,
     /// When it, or the first of those that were taken with it, was taken, where that is counted.
-    taken: Option<Instant>,
+    taken: Option<Moment>,
     /// Keeps `pieces` mapped.
     _memory: Arc<Memory>,
 }
@@ -310,11 +310,11 @@ impl Chain {
     }
 
     /// When it was taken, where that is counted.
-    pub(crate) fn taken(&self) -> Option<Instant> {
+    pub(crate) fn taken(&self) -> Option<Moment> {
         self.0.taken
     }
 
-    pub(crate) fn set_taken(&mut self, taken: Instant) {
+    pub(crate) fn set_taken(&mut self, taken: Moment) {
         self.0.taken = Some(taken);
     }
 

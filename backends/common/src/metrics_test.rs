@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn a_queue_counts_for_itself() {
-    let (metrics, now) = (Metrics::new(2), Instant::now());
+    let (metrics, now) = (Metrics::new(2), Moment::now());
     metrics.queue(1).unwrap().completed(now, now, 16, 513);
     metrics.queue(1).unwrap().failed();
     let text = metrics.text("blk", &[]);
@@ -24,7 +24,7 @@ fn a_queue_counts_for_itself() {
 fn a_histogram_counts_what_is_below_each_bound() {
     let queue = QueueMetrics::default();
     for nanoseconds in [10_000, 10_001, 20_000_000_000] {
-        queue.took(Duration::from_nanos(nanoseconds));
+        queue.took(nanoseconds);
         add(&queue.requests, 1);
     }
     let mut text = String::new();

@@ -8,7 +8,6 @@ use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
-use std::time::Instant;
 
 use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY};
 use vm_memory::{GuestAddress, VolatileMemoryError};
@@ -21,7 +20,7 @@ use crate::inflight::{InflightError, InflightQueue};
 use crate::kill_point::{self, Step};
 use crate::lost_memory;
 use crate::memory::Memory;
-use crate::metrics::{Metrics, QueueMetrics};
+use crate::metrics::{Metrics, Moment, QueueMetrics};
 use crate::ring_memory::{RingMemory, RingPlaceError};
 use crate::room::Rooms;
 
@@ -132,7 +131,7 @@ pub struct Vring {
     /// Where what it does is counted, if it is.
     metrics: Option<Arc<Metrics>>,
     /// When the first chain was taken since this round began, or since any was completed in it.
-    taking: Option<Instant>,
+    taking: Option<Moment>,
     /// Of chains that were completed.
     spare: Rooms,
 }
@@ -262,7 +261,7 @@ impl Vring {
         let mut chain = self.walk(head, origin);
         if self.metrics.is_some() {
             // To ask for it costs more than to take a chain: those that are taken together share it.
-            chain.set_taken(*self.taking.get_or_insert_with(Instant::now));
+            chain.set_taken(*self.taking.get_or_insert_with(Moment::now));
         }
         Ok(Some(chain))
     }
@@ -299,7 +298,7 @@ impl Vring {
             self.ring.set_used(position, chain.head(), written)?;
             kill_point::reached(Step::Entered);
             if let (Some(metrics), Some(taken)) = (self.metrics(), chain.taken()) {
-                let now = *now.get_or_insert_with(Instant::now);
+                let now = *now.get_or_insert_with(Moment::now);
                 metrics.completed(taken, now, chain.readable_bytes(), written);
             }
             self.spare.keep(chain.into_room());

@@ -79,7 +79,7 @@ fn chains_share_the_time_of_taking_until_one_completes_or_a_round_begins() {
     let ring = ring_with(6);
     let mut vring = ring.vring();
     vring.count_in(Some(Arc::new(Metrics::new(4))));
-    let later = |time: Instant| while Instant::now() <= time {};
+    let later = |time: Moment| while Moment::now() <= time {};
     let mut take = || vring.next().unwrap().unwrap();
     let (first, second) = (take(), take());
     let taken = first.taken().unwrap();
