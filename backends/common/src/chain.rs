@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use libc::iovec;
 use virtio_queue::desc::split::Descriptor;
-use vm_memory::{GuestMemoryBackend, VolatileSlice};
+use vm_memory::{GuestAddress, GuestMemoryBackend, VolatileSlice};
 
 use crate::buffers::{Reader, Writer};
 use crate::descriptor_table::DescriptorTable;
@@ -197,32 +197,16 @@ impl Walked {
 
     fn push(&mut self, memory: &CachedMemory, descriptor: &Descriptor) -> Result<(), ChainFault> {
         let (address, len) = (descriptor.addr(), descriptor.len());
-        let known = self.pieces.len();
         if descriptor.is_write_only() {
             // The sum over the chain is bounded to 32 bits by the walk.
             self.writable_bytes = self.writable_bytes.saturating_add(len);
         }
-        if !descriptor.is_write_only() && known > self.readable {
+        if !descriptor.is_write_only() && self.pieces.len() > self.readable {
             return Err(ChainFault::WrongOrder);
         }
-        let piece = |slice: &VolatileSlice<'_>| iovec {
-            iov_base: slice.ptr_guard_mut().as_ptr().cast(),
-            iov_len: slice.len(),
-        };
         match memory.slice(address, len as usize) {
             Some(slice) if len > 0 => self.pieces.push(piece(&slice)),
-            // It may span regions, which need not be neighbours in this process.
-            _ => {
-                for slice in memory.memory().get_slices(address, len as usize) {
-                    let Ok(slice) = slice else {
-                        self.pieces.truncate(known);
-                        return Err(ChainFault::BufferOutOfMemory { address: address.0, len });
-                    };
-                    if !slice.is_empty() {
-                        self.pieces.push(piece(&slice));
-                    }
-                }
-            }
+            _ => self.push_spanning(memory.memory(), address, len)?,
         }
         if descriptor.is_write_only() {
             self.writable_len = self.writable_len.saturating_add(len as usize);
@@ -232,6 +216,31 @@ impl Walked {
         }
         Ok(())
     }
+
+    /// Pushes what may span regions, which need not be neighbours in this process.
+    #[cold]
+    fn push_spanning(
+        &mut self,
+        memory: &Memory,
+        address: GuestAddress,
+        len: u32,
+    ) -> Result<(), ChainFault> {
+        let known = self.pieces.len();
+        for slice in memory.get_slices(address, len as usize) {
+            let Ok(slice) = slice else {
+                self.pieces.truncate(known);
+                return Err(ChainFault::BufferOutOfMemory { address: address.0, len });
+            };
+            if !slice.is_empty() {
+                self.pieces.push(piece(&slice));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn piece(slice: &VolatileSlice<'_>) -> iovec {
+    iovec { iov_base: slice.ptr_guard_mut().as_ptr().cast(), iov_len: slice.len() }
 }
 
 impl Chain {

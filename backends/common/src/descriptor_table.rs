@@ -73,11 +73,13 @@ impl<'m> DescriptorTable<'m> {
         match self.place {
             // As long as its size says.
             Place::Mapped(slice) => ring_memory::read(&slice, offset as usize).ok().ok_or(beyond),
-            Place::Anywhere(memory, table) => {
-                let address = table.0.saturating_add(offset);
-                let descriptor = memory.read_obj(GuestAddress(address)).ok();
-                descriptor.ok_or(ChainFault::TableOutOfMemory { address })
-            }
+            Place::Anywhere(memory, table) => read_anywhere(memory, table.0.saturating_add(offset)),
         }
     }
+}
+
+#[cold]
+fn read_anywhere(memory: &Memory, address: u64) -> Result<Descriptor, ChainFault> {
+    let descriptor = memory.read_obj(GuestAddress(address)).ok();
+    descriptor.ok_or(ChainFault::TableOutOfMemory { address })
 }

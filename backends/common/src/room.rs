@@ -19,6 +19,7 @@ pub(crate) struct Room(Box<Walked>);
 
 impl Room {
     /// Room for a chain in `memory`.
+    #[cold]
     pub(crate) fn new(memory: &Arc<Memory>) -> Self {
         Self(Box::new(Walked::nothing(Arc::clone(memory))))
     }
