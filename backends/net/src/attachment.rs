@@ -91,27 +91,7 @@ impl Attachment {
                 }
             }
             Self::Datagrams(socket) => socket.read(spill).map_err(lost),
-            Self::Stream(stream) => {
-                if used.is_none() {
-                    // Only who has none waits for one.
-                    stream.forget_taken();
-                }
-                let Some(connection) = stream.connection().map_err(lost)? else {
-                    *used = None;
-                    return Ok(None);
-                };
-                match connection.read(spill) {
-                    Ok(packet) => {
-                        *used = Some(connection);
-                        Ok(packet)
-                    }
-                    Err(error) => {
-                        stream.lose(&connection, &error);
-                        *used = None;
-                        Ok(None)
-                    }
-                }
-            }
+            Self::Stream(stream) => read_stream(stream, used, spill).map_err(lost),
         }
     }
 
@@ -156,6 +136,34 @@ impl Attachment {
             (Self::Datagrams(socket), _) => socket.as_fd(),
             (Self::Stream(_), Some(connection)) => connection.as_fd(),
             (Self::Stream(stream), None) => stream.as_fd(),
+        }
+    }
+}
+
+/// Not in line: a TAP's packets would have to go around it.
+#[inline(never)]
+fn read_stream(
+    stream: &StreamNet,
+    used: &mut Option<Arc<Connection>>,
+    spill: &mut [u8],
+) -> io::Result<Option<Received>> {
+    if used.is_none() {
+        // Only who has none waits for one.
+        stream.forget_taken();
+    }
+    let Some(connection) = stream.connection()? else {
+        *used = None;
+        return Ok(None);
+    };
+    match connection.read(spill) {
+        Ok(packet) => {
+            *used = Some(connection);
+            Ok(packet)
+        }
+        Err(error) => {
+            stream.lose(&connection, &error);
+            *used = None;
+            Ok(None)
         }
     }
 }

@@ -40,9 +40,7 @@ impl Posted {
             let Some(chain) = vring.next()? else { break };
             let room = room(&chain);
             if room < HEADER {
-                // Broken, or of no use: the driver gets it back unused.
-                tracing::debug!("a receive chain with {room} bytes of room");
-                vring.complete(chain, 0)?;
+                refuse(vring, chain)?;
                 continue;
             }
             self.room = self.room.saturating_add(room);
@@ -139,6 +137,13 @@ impl Posted {
         }
         Ok(())
     }
+}
+
+/// Broken, or of no use: the driver gets it back unused.
+#[cold]
+fn refuse(vring: &mut Vring, chain: Chain) -> Result<(), VringError> {
+    tracing::debug!("a receive chain with {} bytes of room", room(&chain));
+    vring.complete(chain, 0)
 }
 
 /// The bytes that can be written to a chain: none if it is broken.

@@ -17,6 +17,7 @@ use nix::poll::PollFlags;
 use crate::Tap;
 use crate::attachment::{Attachment, not_attached};
 use crate::batch::{Batch, Malformed, Outgoing, Packet};
+use crate::datagrams::Datagrams;
 use crate::gate::{Gate, Untransmitted};
 use crate::header::HEADER;
 use crate::offload::Features;
@@ -172,12 +173,7 @@ impl Transmit {
         match &self.attachment {
             Attachment::Tap(pair) => self.to_tap(pair, &mut frame, packet),
             Attachment::Stream(stream) => to_stream(stream, &mut self.connection, &mut frame),
-            Attachment::Datagrams(socket) => {
-                socket.write(&mut frame).map_err(|error| match error.kind() {
-                    ErrorKind::WouldBlock => Unsent::Later,
-                    _ => Unsent::NoNetwork(error),
-                })
-            }
+            Attachment::Datagrams(socket) => to_datagrams(socket, &mut frame),
         }
     }
 
@@ -192,14 +188,7 @@ impl Transmit {
             // It went out of use this moment, and another is there.
             written = write(pair.out());
         }
-        written.map(drop).map_err(|error| match error.kind() {
-            ErrorKind::WouldBlock => Unsent::Later,
-            _ => match errno(&error) {
-                Errno::EBADFD => Unsent::TapGone { name: tap.name().to_owned() },
-                Errno::EIO => Unsent::Down { name: tap.name().to_owned() },
-                errno => Unsent::Refused(errno),
-            },
-        })
+        written.map(drop).map_err(|error| refused(tap, &error))
     }
 
     /// Waits until more can be sent.
@@ -233,6 +222,7 @@ impl Transmit {
     }
 
     /// As on a wire, the driver learns nothing of it. The log does, the first time.
+    #[cold]
     fn drop_packet(&mut self, reason: &Unsent) {
         self.gate.not_transmitted(reason.reason());
         if matches!(reason, Unsent::LinkDown) {
@@ -276,6 +266,29 @@ impl Worker for Transmit {
     }
 }
 
+/// Why a TAP does not take a packet.
+#[cold]
+fn refused(tap: &Tap, error: &io::Error) -> Unsent {
+    match error.kind() {
+        ErrorKind::WouldBlock => Unsent::Later,
+        _ => match errno(error) {
+            Errno::EBADFD => Unsent::TapGone { name: tap.name().to_owned() },
+            Errno::EIO => Unsent::Down { name: tap.name().to_owned() },
+            errno => Unsent::Refused(errno),
+        },
+    }
+}
+
+/// Not in line, and neither is the next: a TAP's packets would have to go around it.
+#[inline(never)]
+fn to_datagrams(socket: &Datagrams, frame: &mut Reader<'_>) -> Result<(), Unsent> {
+    socket.write(frame).map_err(|error| match error.kind() {
+        ErrorKind::WouldBlock => Unsent::Later,
+        _ => Unsent::NoNetwork(error),
+    })
+}
+
+#[inline(never)]
 fn to_stream(
     stream: &StreamNet,
     used: &mut Option<Arc<Connection>>,
