@@ -212,9 +212,15 @@ impl Transmit {
     /// Also waits until the end of a frame that went in part can go, which is as soon as it can.
     fn until_flushed<'a>(&'a self, wait: Wait<'a>) -> Wait<'a> {
         match &self.connection {
-            Some(connection)
-                if connection.flush().is_err_and(|error| error.kind() == ErrorKind::WouldBlock) =>
-            {
+            Some(connection) => self.until_written(connection, wait),
+            None => wait,
+        }
+    }
+
+    #[inline(never)]
+    fn until_written<'a>(&'a self, connection: &Connection, wait: Wait<'a>) -> Wait<'a> {
+        match connection.flush() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
                 wait.on(self.room(), PollFlags::POLLOUT)
             }
             _ => wait,
