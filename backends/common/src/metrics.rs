@@ -5,6 +5,7 @@
 #![warn(clippy::panic, clippy::unreachable)]
 
 use std::fmt::Write;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -95,18 +96,19 @@ fn add(counter: &AtomicU64, count: u64) {
 /// The counters of a device.
 #[derive(Debug)]
 pub(crate) struct Metrics {
-    queues: Vec<QueueMetrics>,
+    queues: Vec<Arc<QueueMetrics>>,
 }
 
 impl Metrics {
     /// Those of a device with so many queues.
     pub(crate) fn new(queues: u16) -> Self {
-        let queues = std::iter::repeat_with(QueueMetrics::default).take(queues.into());
+        let queues = std::iter::repeat_with(Arc::default).take(queues.into());
         Self { queues: queues.collect() }
     }
 
-    pub(crate) fn queue(&self, index: u16) -> Option<&QueueMetrics> {
-        self.queues.get(usize::from(index))
+    /// Those of one queue, for who counts, so as not to come by here each time.
+    pub(crate) fn queue(&self, index: u16) -> Option<Arc<QueueMetrics>> {
+        self.queues.get(usize::from(index)).cloned()
     }
 
     /// All of them in Prometheus' text format, for the device called `device`, and `more` that it

@@ -129,7 +129,7 @@ pub struct Vring {
     /// How often memory had been lost when the ring started.
     losses: u64,
     /// Where what it does is counted, if it is.
-    metrics: Option<Arc<Metrics>>,
+    metrics: Option<Arc<QueueMetrics>>,
     /// When the first chain was taken since this round began, or since any was completed in it.
     taking: Option<Moment>,
     /// Of chains that were completed.
@@ -179,21 +179,17 @@ impl Vring {
 
     /// Counts from now on what it does.
     pub(crate) fn count_in(&mut self, metrics: Option<Arc<Metrics>>) {
-        self.metrics = metrics;
-    }
-
-    fn metrics(&self) -> Option<&QueueMetrics> {
-        self.metrics.as_ref().and_then(|metrics| metrics.queue(self.index))
+        self.metrics = metrics.and_then(|metrics| metrics.queue(self.index));
     }
 
     /// Counts a request that is answered with an error.
     pub fn count_error(&self) {
-        self.metrics().into_iter().for_each(QueueMetrics::failed);
+        self.metrics.iter().for_each(|metrics| metrics.failed());
     }
 
     /// Counts a wait because of a limit.
     pub fn count_throttled(&self) {
-        self.metrics().into_iter().for_each(QueueMetrics::throttled);
+        self.metrics.iter().for_each(|metrics| metrics.throttled());
     }
 
     /// Whether all that was read since the ring started was really there.
@@ -297,7 +293,7 @@ impl Vring {
             }
             self.ring.set_used(position, chain.head(), written)?;
             kill_point::reached(Step::Entered);
-            if let (Some(metrics), Some(taken)) = (self.metrics(), chain.taken()) {
+            if let (Some(metrics), Some(taken)) = (&self.metrics, chain.taken()) {
                 let now = *now.get_or_insert_with(Moment::now);
                 metrics.completed(taken, now, chain.readable_bytes(), written);
             }
