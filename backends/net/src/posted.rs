@@ -112,12 +112,15 @@ impl Posted {
             self.claimed = self.claimed.saturating_sub(1);
             let mut written = 0;
             if let Ok(mut writer) = chain.writer() {
-                let there = placed.min(writer.len());
-                writer.skip(there);
-                placed = placed.saturating_sub(there);
-                let copied = writer.copy_from(rest);
-                rest = rest.get(copied..).unwrap_or_default();
-                written = there.saturating_add(copied);
+                written = placed.min(writer.len());
+                placed = placed.saturating_sub(written);
+                // Of a packet that was read into them there may be none.
+                if !rest.is_empty() {
+                    writer.skip(written);
+                    let copied = writer.copy_from(rest);
+                    rest = rest.get(copied..).unwrap_or_default();
+                    written = written.saturating_add(copied);
+                }
             }
             // A packet is far below 4 GiB.
             done.push((chain, written as u32));
