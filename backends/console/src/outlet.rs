@@ -55,6 +55,12 @@ pub enum OpenError {
         /// Why.
         source: io::Error,
     },
+    /// The file is a pipe without a reader.
+    #[error("{path} is a pipe that nobody reads; start its reader first, or name a file")]
+    NobodyReads {
+        /// The pipe.
+        path: PathBuf,
+    },
     /// The socket can't be bound.
     #[error(transparent)]
     Socket(#[from] SocketError),

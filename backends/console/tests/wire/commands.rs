@@ -62,6 +62,19 @@ fn a_path_that_cannot_be_used_is_named() {
 }
 
 #[test]
+fn a_pipe_that_nobody_reads_is_named_instead_of_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pipe");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let file = format!("--file={}", path.display());
+    let sentence = format!("{} is a pipe that nobody reads; start its reader", path.display());
+    fails(dir.path(), &[&file], FAILED, &sentence);
+    let log = format!("--file={}", dir.path().join("log").display());
+    let port = format!("--port=log:file={}", path.display());
+    fails(dir.path(), &[&log, &port], FAILED, &sentence);
+}
+
+#[test]
 fn help_and_capabilities_are_printed() {
     let output = |arg: &str| {
         Command::new(env!("CARGO_BIN_EXE_atoll-console")).arg(arg).output().unwrap().stdout
