@@ -312,6 +312,16 @@ impl Chain {
         self.0.readable_len as u64
     }
 
+    /// Where in the available ring it is, also when the ring has stopped and goes on. `None` for one that
+    /// a process before this one left in flight.
+    #[must_use]
+    pub fn position(&self) -> Option<u16> {
+        match self.0.origin {
+            Origin::Avail(position) => Some(position),
+            Origin::Resubmitted => None,
+        }
+    }
+
     /// Whether a process before this one left it in flight, so that it has waited long enough.
     #[must_use]
     pub fn is_resubmitted(&self) -> bool {

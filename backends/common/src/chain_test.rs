@@ -43,6 +43,18 @@ fn a_chain_is_its_readable_then_its_writable_bytes() {
 }
 
 #[test]
+fn a_chain_has_a_position_unless_it_was_left_in_flight() {
+    let ring = TestRing::new();
+    assert_eq!(walk(&ring, 0).position(), None);
+    let memory = CachedMemory::new(ring.memory.clone());
+    let table = ring.memory.get_slice(GuestAddress(TABLE), 16 * usize::from(SIZE)).unwrap();
+    let table = DescriptorTable::of_ring(table, SIZE);
+    let came = (0, Origin::Avail(0xffff));
+    let chain = Chain::walk(&memory, table, true, came, Room::new(memory.memory()));
+    assert_eq!(chain.position(), Some(0xffff));
+}
+
+#[test]
 fn a_buffer_may_span_regions() {
     let ring = TestRing::new();
     ring.descriptor(TABLE, 0, (0x7ffe, 4, WRITE, 0));

@@ -22,6 +22,7 @@ mod line;
 mod options;
 mod outlet;
 mod outlets;
+mod part;
 mod port;
 mod ports;
 mod readers;

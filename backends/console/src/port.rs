@@ -1,6 +1,6 @@
 //! One port: the console itself, or a named one. Its line, and the workers of its two queues.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -9,6 +9,7 @@ use atoll_backend::ConfigChange;
 use crate::carrier::Watcher;
 use crate::line::Line;
 use crate::outlet::{OpenError, Outlet};
+use crate::part::LastPart;
 use crate::ports::{Gate, Ports};
 use crate::receive::Receive;
 use crate::transmit::Transmit;
@@ -19,9 +20,8 @@ pub(crate) struct Port {
     line: Arc<Line>,
     /// The line's own, once it is started.
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// How much of the first chain that the driver made available was printed before the ring
-    /// stopped.
-    printed: Arc<AtomicUsize>,
+    /// What its transmit queue's ring had printed in part when it stopped.
+    last_part: Arc<LastPart>,
     gate: Option<Gate>,
 }
 
@@ -70,7 +70,7 @@ impl Port {
         let gate = gate.map(|ports| ports.gate(watcher.id));
         let line = Line::new(outlet, Box::new(watcher), replay).map_err(failed)?;
         let (line, thread) = (Arc::new(line), Mutex::default());
-        Ok(Self { line, thread, printed: Arc::default(), gate })
+        Ok(Self { line, thread, last_part: Arc::default(), gate })
     }
 
     /// Starts to serve it.
@@ -87,12 +87,12 @@ impl Port {
 
     /// What serves its transmit queue.
     pub(crate) fn transmit(&self) -> Transmit {
-        Transmit::new(Arc::clone(&self.line), Arc::clone(&self.printed))
+        Transmit::new(Arc::clone(&self.line), Arc::clone(&self.last_part))
     }
 
     /// The driver forgets what it has in its rings.
     pub(crate) fn reset(&self) {
-        self.printed.store(0, Ordering::Relaxed);
+        self.last_part.reset();
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use atoll_backend::{Chain, Vring, VringError, Wait, Worker};
 use nix::poll::PollFlags;
 
 use crate::carrier::Carrier;
 use crate::line::{Line, Served};
+use crate::part::{LastPart, Part, Resets};
 
 /// How much is taken before it is delivered.
 const BATCH: usize = 64 * 1024;
@@ -17,9 +17,11 @@ const BATCH: usize = 64 * 1024;
 pub(crate) struct Transmit {
     line: Arc<Line>,
     _served: Served,
-    /// How much of the next chain is printed already. It outlives the worker, so that a chain
-    /// that was given back half printed is not printed twice.
-    printed: Arc<AtomicUsize>,
+    /// The chain that was given back half printed, which is not to be printed twice: nor by the next
+    /// worker, if its ring goes on.
+    part: Option<Part>,
+    last_part: Arc<LastPart>,
+    resets: Resets,
     /// Chains that are printed and not completed yet; empty between two calls.
     done: Vec<(Chain, u32)>,
 }
@@ -35,9 +37,10 @@ enum Taken {
 }
 
 impl Transmit {
-    pub(crate) fn new(line: Arc<Line>, printed: Arc<AtomicUsize>) -> Self {
+    pub(crate) fn new(line: Arc<Line>, last_part: Arc<LastPart>) -> Self {
         let served = Served::new(&line, |line| &line.transmitting);
-        Self { line, _served: served, printed, done: Vec::new() }
+        let (part, resets) = last_part.take();
+        Self { line, _served: served, part, last_part, resets, done: Vec::new() }
     }
 
     /// Takes what the guest printed, up to a batch of it. The driver sees that in one step: to tell it of
@@ -58,23 +61,33 @@ impl Transmit {
     fn take(&mut self, vring: &mut Vring, carrier: &mut Carrier) -> Result<Taken, VringError> {
         let mut taken = 0_usize;
         while taken < BATCH {
-            let Some(chain) = vring.next()? else { return Ok(Taken::All) };
+            let Some(chain) = vring.next()? else {
+                // A ring that went on would have the chain still.
+                self.part = None;
+                return Ok(Taken::All);
+            };
+            let printed = self.part.take().map_or(0, |part| part.printed_of(&chain));
             if let Ok(mut bytes) = chain.reader() {
-                bytes.skip(self.printed.load(Ordering::Relaxed));
+                bytes.skip(printed);
                 let count = carrier.print(&mut bytes);
                 taken = taken.saturating_add(count);
                 if !bytes.is_empty() {
-                    self.printed.fetch_add(count, Ordering::Relaxed);
+                    self.part = Some(Part::of(&chain, printed.saturating_add(count)));
                     vring.give_back(chain)?;
                     return Ok(Taken::Part);
                 }
             } else {
                 tracing::debug!("a broken chain");
             }
-            self.printed.store(0, Ordering::Relaxed);
             self.done.push((chain, 0));
         }
         Ok(Taken::Some)
+    }
+}
+
+impl Drop for Transmit {
+    fn drop(&mut self) {
+        self.last_part.put(self.part, self.resets);
     }
 }
 

@@ -10,6 +10,7 @@ mod commands;
 mod file;
 mod front_ends;
 mod hostile;
+mod long_chains;
 mod ports;
 mod pty;
 mod readers;

@@ -1,22 +1,19 @@
-//! Readers that fail, wait for their turn, or are slower than the guest, whose rings may stop meanwhile.
+//! Readers that fail, wait for their turn, or are slower than the guest.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::Stdio;
-use std::thread;
 
-use atoll_driver::{Buffer, FrontEnd, Memory, TIMEOUT};
+use atoll_driver::TIMEOUT;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use vmm_sys_util::sock_ctrl_msg::ScmSocket;
 
-use crate::rig::{Guest, MOMENT, Rig, command, connect, eventually, pattern, reader, terminal};
+use crate::rig::{MOMENT, Rig, command, connect, eventually, pattern, reader, terminal};
 
 const MIB: usize = 1 << 20;
-/// A chain that is too long for what a reader's socket and the process keep together.
-const LONG: usize = 4 * MIB;
 
 fn start() -> Rig {
     Rig::start(|dir| vec![format!("--unix={}", dir.join("tty").display())])
@@ -196,53 +193,4 @@ fn a_reader_that_sleeps_does_not_keep_the_process_from_ending() {
     let (status, stderr) = rig.process.terminate().unwrap();
     assert!(status.success(), "{status}");
     assert!(stderr.contains("the console's last output found no reader"), "{stderr}");
-}
-
-/// A guest that prints a long chain at once, of which a client that does not read has got some.
-fn half_printed(rig: &Rig) -> (Guest, UnixStream) {
-    rig.guest.device.disconnect();
-    let memory = Memory::new(6 << 20).unwrap();
-    let device = FrontEnd::connect(rig.path("front-end.sock"), memory).unwrap();
-    let mut guest = Guest::negotiate(device, 0);
-    let mut client = client(rig);
-    // Before it is known to read, all would be taken at once.
-    guest.print(b"!");
-    client.read_exact(&mut [0]).unwrap();
-    let address = guest.device.memory().put(&pattern(LONG)).unwrap();
-    guest.transmit.submit(&[Buffer::readable(address, LONG as u32)]).unwrap();
-    client.read_exact(&mut [0]).unwrap();
-    let base = guest.device.stop_queue(&guest.transmit).unwrap();
-    assert_eq!(base, 1, "it is to be gone on with");
-    (guest, client)
-}
-
-#[test]
-fn what_was_printed_in_part_when_the_ring_stopped_is_not_printed_twice() {
-    let rig = start();
-    let (mut guest, client) = half_printed(&rig);
-    let reading = reader(client, LONG - 1);
-    guest.device.attach(&guest.transmit, 1).unwrap();
-    guest.transmit.wait(TIMEOUT).unwrap();
-    assert!(reading.join().unwrap() == pattern(LONG)[1..], "the output differs");
-}
-
-#[test]
-fn what_was_printed_in_part_is_nothing_to_the_next_guest() {
-    let mut rig = start();
-    let (guest, mut client) = half_printed(&rig);
-    guest.device.disconnect();
-    rig.reattach();
-    let reading = thread::spawn(move || {
-        let (mut got, mut piece) = (Vec::new(), vec![0; 64 << 10]);
-        while !got.ends_with(b"boot") {
-            let count = client.read(&mut piece).unwrap();
-            assert_ne!(count, 0, "it is cut off");
-            got.extend_from_slice(&piece[..count]);
-        }
-        got
-    });
-    rig.guest.print(b"boot");
-    let got = reading.join().unwrap();
-    let before = got.len() - 4;
-    assert!(got[..before] == pattern(LONG)[1..=before], "the output differs");
 }
