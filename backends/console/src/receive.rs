@@ -1,6 +1,5 @@
 //! Keys for the guest: from the outlet into the buffers that the driver made available.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,7 +70,7 @@ impl Worker for Receive {
         };
         carrier.settle();
         if carrier.has_room_for_keys() {
-            wait = wait.on(self.line.watches.input.as_fd(), PollFlags::POLLIN);
+            wait = wait.on_lasting(self.line.watches.input.file());
         }
         Ok(wait)
     }

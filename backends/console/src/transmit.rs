@@ -1,10 +1,8 @@
 //! What the guest prints: from its buffers to whoever reads it, at their pace.
 
-use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use atoll_backend::{Chain, Vring, VringError, Wait, Worker};
-use nix::poll::PollFlags;
 
 use crate::carrier::Carrier;
 use crate::line::{Line, Served};
@@ -110,6 +108,6 @@ impl Worker for Transmit {
                 }
             }
         };
-        Ok(wait.on(self.line.watches.full.as_fd(), PollFlags::POLLIN))
+        Ok(wait.on_lasting(self.line.watches.full.file()))
     }
 }

@@ -1,9 +1,10 @@
 //! Descriptors that one thread waits for while another changes which they are. What they are is not
 //! known here.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use libc::{c_int, epoll_event};
 use nix::poll::{PollFd, PollFlags};
@@ -12,7 +13,7 @@ use crate::outlet::ReaderId;
 
 /// A set of descriptors, itself a descriptor that is readable while something happens to one of them.
 pub(crate) struct Watch {
-    epoll: OwnedFd,
+    epoll: Arc<File>,
     /// Besides a hang-up, which always counts.
     events: PollFlags,
     /// Who they belong to: a number that was closed may be another's by now.
@@ -27,6 +28,7 @@ impl Watch {
         let raw = nix::errno::Errno::result(made)?;
         // SAFETY: the kernel has just made it for us, and nobody else knows of it.
         let epoll = unsafe { OwnedFd::from_raw_fd(raw) };
+        let epoll = Arc::new(epoll.into());
         Ok(Self { epoll, events, watched: Mutex::default() })
     }
 
@@ -64,8 +66,9 @@ impl Watch {
     }
 }
 
-impl AsFd for Watch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.epoll.as_fd()
+impl Watch {
+    /// The set itself.
+    pub(crate) fn file(&self) -> &Arc<File> {
+        &self.epoll
     }
 }
