@@ -24,7 +24,9 @@ use crate::wake_ups::{Named, RINGS, WakeUps};
 /// How often a ring that is polled is looked at between two looks at the clock.
 const LOOKS: u32 = 16;
 
-/// How often in a row rings are served without a look at what happens to the others.
+/// How many chains, and rounds, may be served without a look at what happens to other rings. A look is a
+/// system call, which a round of a few chains is not worth.
+const CHAINS: u32 = 64;
 const ROUNDS: u32 = 8;
 
 /// What the session wants of the thread.
@@ -58,7 +60,8 @@ impl Bell {
 
     /// Silences it, before the orders are taken.
     fn silence(&self) {
-        self.rung.store(false, Ordering::Release);
+        // What was ordered before it rang is there to be taken.
+        self.rung.swap(false, Ordering::AcqRel);
         // It may have been silent.
         let _silent = self.wake.read();
     }
@@ -83,8 +86,9 @@ pub(crate) struct RingLoop {
     wake_ups: WakeUps,
     /// In place: the fewer pages a thread needs to wake up, the sooner it is.
     seats: ArrayVec<Seat, RINGS>,
-    /// How often in a row there was more to do.
-    busy: u32,
+    /// Since things that happen were looked at last: rounds, and chains that were served in them.
+    rounds: u32,
+    chains: u32,
 }
 
 /// The rings of one round.
@@ -93,7 +97,7 @@ type Round<'seat> = ArrayVec<&'seat mut ServedRing, RINGS>;
 impl RingLoop {
     pub(crate) fn new(orders: Receiver<Order>, bell: Arc<Bell>) -> io::Result<Self> {
         let wake_ups = WakeUps::new(bell.wake.as_fd())?;
-        Ok(Self { orders, bell, wake_ups, seats: ArrayVec::new(), busy: 0 })
+        Ok(Self { orders, bell, wake_ups, seats: ArrayVec::new(), rounds: 0, chains: 0 })
     }
 
     /// Runs until nobody is left to give orders.
@@ -145,7 +149,7 @@ impl RingLoop {
             && let Err(failure) = ring.end(worker.as_mut(), stops == Stops::Leaving)
         {
             failed = true;
-            complain(&ring, failure, error.as_deref());
+            complain(&mut ring, failure, error.as_deref());
         }
         // Whoever wanted it may be gone.
         let _gone = stopped.send(Stopped { vring: ring.into_vring(), failed });
@@ -158,30 +162,37 @@ impl RingLoop {
         };
         seat.worker = None;
         seat.ring.rest(self.wake_ups.epoll());
-        complain(&seat.ring, failure, seat.error.as_deref());
+        complain(&mut seat.ring, failure, seat.error.as_deref());
     }
 
     /// Has served who is due, and sleeps if nobody is any more. Whether the bell rings.
     fn round(&mut self) -> Result<bool, Failure> {
-        let Self { bell, wake_ups, seats, busy, .. } = self;
+        let Self { bell, wake_ups, seats, rounds, chains, .. } = self;
         let mut named = Named::new();
         let mut rings = Round::new();
+        let mut turn = false;
         for Seat { ring, worker, .. } in seats {
-            let asks = ring.is_due() || ring.names();
-            if let Some(worker) = worker.as_mut().filter(|_| asks) {
+            let Some(worker) = worker else { continue };
+            if ring.is_due() || ring.names() {
                 let wait = ring.serve(worker.as_mut(), wake_ups.epoll());
                 let wait = wait.map_err(|error| Failure(ring.index(), error))?;
                 let fds = wait.fds.into_iter().flatten();
                 named.extend(fds.map(|(fd, events)| PollFd::new(fd, events)));
+                *chains = chains.saturating_add(ring.vring().taken_in_round().into());
+                turn |= wait.again;
             }
             rings.push(ring);
         }
-        if rings.iter().any(|ring| ring.is_polled()) && !is_due(&rings) {
-            look(&mut rings, wake_ups, bell)?;
+        if rings.iter().any(|ring| ring.is_polled()) {
+            match is_due(&rings) {
+                true => each(&mut rings, ServedRing::look)?,
+                false => look(&mut rings, wake_ups, bell)?,
+            }
         }
         let timeout = if is_due(&rings) || bell.is_rung() {
-            *busy = busy.saturating_add(1);
-            if *busy < ROUNDS || rings.len() < 2 {
+            *rounds = rounds.saturating_add(1);
+            let others = rings.len() > 1 && (turn || *rounds >= ROUNDS || *chains >= CHAINS);
+            if !others {
                 return Ok(false);
             }
             Some(Duration::ZERO)
@@ -189,13 +200,15 @@ impl RingLoop {
             let deadline = rings.iter().filter_map(|ring| ring.deadline()).min();
             deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
         };
-        *busy = 0;
+        (*rounds, *chains) = (0, 0);
         sleep(&mut rings, wake_ups, named, timeout)
     }
 }
 
 /// Says that a ring can't be served any more.
-fn complain(ring: &ServedRing, failure: VringError, error: Option<&File>) {
+fn complain(ring: &mut ServedRing, failure: VringError, error: Option<&File>) {
+    // For what it completed before that, as far as the ring can still be read.
+    let _broken = ring.call_if_wanted();
     // Whatever went wrong went wrong for this.
     let failure = ring.vring().check_memory().err().unwrap_or(failure);
     tracing::error!("vring {} stopped: {}", ring.index(), Because(&failure));

@@ -3,13 +3,13 @@
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::event;
 use crate::ring_thread::{NewRing, RingThread, Signals, Stops};
-use crate::test_ring::{INDEX, TestRing};
+use crate::test_ring::{INDEX, TestRing, USED};
 use crate::test_worker::{LONG, Next, Script, eventfd};
 use crate::vring::{RingSetup, Vring};
 
@@ -23,7 +23,7 @@ struct Rig {
     second: Script,
     /// The second one's.
     error: Arc<File>,
-    _rings: [TestRing; 2],
+    rings: [TestRing; 2],
 }
 
 impl Rig {
@@ -48,7 +48,7 @@ impl Rig {
             signals: Signals { error: Some(Arc::clone(&error)), ..Signals::default() },
         });
         second.serves_and(second_next);
-        Self { thread, first, second, error, _rings: rings }
+        Self { thread, first, second, error, rings }
     }
 
     /// Stops both. How often each has served besides.
@@ -122,6 +122,53 @@ fn one_that_always_has_more_to_do_keeps_the_other_from_nothing() {
             first.serves_and(Next::Kick);
         }
         over.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(rig.stop(), [0, 0]);
+}
+
+#[test]
+fn one_that_gives_others_their_turn_is_served_behind_them() {
+    let rig = Rig::start(Next::Kick, Next::Again);
+    for _ in 0..3 {
+        rig.second.serves.recv_timeout(LONG).unwrap();
+        event::signal(&rig.first.kick);
+        rig.second.next.send(Next::Again).unwrap();
+        // The second one is told no more before this.
+        rig.first.serves_and(Next::Kick);
+    }
+    rig.second.serves_and(Next::Kick);
+    assert_eq!(rig.stop(), [0, 0]);
+}
+
+#[test]
+fn one_is_looked_at_though_the_other_always_has_more_to_do() {
+    let mut rig = Rig::start(Next::Kick, Next::Look);
+    for _ in 0..8 {
+        event::signal(&rig.second.kick);
+        rig.second.serves_and(Next::Look);
+    }
+    event::signal(&rig.first.kick);
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let (first, second, over) = (&mut rig.first, &rig.second, &over);
+        scope.spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                first.serves_and(Next::Again);
+            }
+            first.serves_and(Next::Kick);
+        });
+        // No kick comes for it where none is asked for, as while it is looked at.
+        let ring = &mut rig.rings[1];
+        ring.make_available(0);
+        fence(Ordering::SeqCst);
+        if ring.load(USED) == 0 {
+            event::signal(&second.kick);
+        }
+        // In vain, the other would go on for ever.
+        let served = second.serves.recv_timeout(LONG);
+        second.next.send(Next::Kick).unwrap();
+        over.store(true, Ordering::Relaxed);
+        served.unwrap();
     });
     assert_eq!(rig.stop(), [0, 0]);
 }

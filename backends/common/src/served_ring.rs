@@ -110,6 +110,11 @@ impl ServedRing {
         Ok(wait)
     }
 
+    /// Calls the driver if that is due.
+    pub(crate) fn call_if_wanted(&mut self) -> Result<(), VringError> {
+        self.vring.call_if_wanted()
+    }
+
     /// Asks the driver for kicks, if its worker waits for them.
     fn ask(&mut self) -> Result<(), VringError> {
         self.due = self.kick && self.vring.want_kicks(self.ahead)?;

@@ -75,7 +75,8 @@ pub(crate) unsafe fn vectored(
     pieces: *const iovec,
     count: c_int,
 ) -> isize {
-    // SAFETY: the caller's. In a variable argument only a word is whole.
+    // SAFETY: the caller's. The kernel takes the number of pieces as a word, and only that of a variable
+    // argument is whole.
     let moved = unsafe { libc::syscall(number, fd.as_raw_fd(), pieces, c_long::from(count)) };
     moved as isize
 }

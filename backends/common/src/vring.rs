@@ -396,6 +396,11 @@ impl Vring {
         Ok(())
     }
 
+    /// How many chains this round has taken so far.
+    pub(crate) fn taken_in_round(&self) -> u16 {
+        ROUND.saturating_sub(self.round)
+    }
+
     /// Whether there is a chain for [`next`](Self::next), now or in another round.
     ///
     /// # Errors

@@ -16,6 +16,10 @@ use crate::offload;
 use crate::pair::{Pair, Served};
 use crate::stream::{Connection, StreamNet};
 
+/// About how many bytes one direction moves before it is the other's turn: with the largest packets some
+/// 50 us, in which small ones would have been many.
+pub(crate) const TURN: usize = 256 * 1024;
+
 /// Nothing more will come.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Lost {

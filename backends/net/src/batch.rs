@@ -11,6 +11,7 @@ use std::ops::Range;
 
 use atoll_backend::{Chain, ChainFault};
 
+use crate::attachment::TURN;
 use crate::header::{HEADER, HeaderFault, SMALL_PACKET, TransmitHeader};
 use crate::offload::Features;
 
@@ -55,6 +56,8 @@ pub(crate) struct Batch {
     /// How much of it may be used, and is.
     most: usize,
     filled: usize,
+    /// How many bytes the packets have.
+    bytes: usize,
     features: Features,
 }
 
@@ -62,13 +65,18 @@ impl Batch {
     /// An empty one. Without `copying` there is nothing to gain from copies.
     pub(crate) fn new(features: Features, copying: bool) -> Self {
         let most = if copying { COPIES } else { 0 };
-        Self { packets: VecDeque::new(), copies: Vec::new(), most, filled: 0, features }
+        Self { packets: VecDeque::new(), copies: Vec::new(), most, filled: 0, bytes: 0, features }
     }
 
     /// Whether it takes no more.
     pub(crate) fn is_full(&self) -> bool {
         let room = self.most.saturating_sub(self.filled);
-        self.packets.len() >= MOST || (self.filled > 0 && room < SMALL_PACKET)
+        self.packets.len() >= MOST || self.is_much() || (self.filled > 0 && room < SMALL_PACKET)
+    }
+
+    /// Whether others are to have their turn when it has left.
+    pub(crate) fn is_much(&self) -> bool {
+        self.bytes >= TURN
     }
 
     /// Adds the packet in `chain`.
@@ -85,6 +93,7 @@ impl Batch {
         }
         let header = TransmitHeader::parse(bytes, reader.len(), self.features)?.to_bytes();
         let len = HEADER.saturating_add(reader.len());
+        self.bytes = self.bytes.saturating_add(len);
         let end = self.filled.saturating_add(len);
         if len > SMALL_PACKET || end > self.most {
             return Ok(Packet::InPlace(header));
@@ -124,8 +133,8 @@ impl Batch {
         self.packets.pop_back().map(|outgoing| outgoing.chain)
     }
 
-    /// Forgets the copies.
+    /// Forgets the copies, and how much they were.
     pub(crate) fn clear(&mut self) {
-        self.filled = 0;
+        (self.filled, self.bytes) = (0, 0);
     }
 }

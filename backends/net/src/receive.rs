@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use atoll_backend::{Chain, Link, Received, Vring, VringError, Wait, Worker};
 
 use crate::TapError;
-use crate::attachment::Attachment;
+use crate::attachment::{Attachment, TURN};
 use crate::control::Control;
 use crate::filter::{Filter, LOOKED_AT};
 use crate::gate::{Gate, Unreceived};
@@ -254,8 +254,11 @@ impl Receive {
 
     /// Moves packets until there is nothing left to move, or it is others' turn.
     fn round(&mut self, vring: &mut Vring) -> Result<Ended, VringError> {
-        let mut found = 0_u32;
+        let (mut found, mut moved) = (0_u32, 0_usize);
         for _ in 0..ROUND {
+            if moved >= TURN {
+                break;
+            }
             self.posted.take(vring, self.wanted)?;
             let held = self.held.take();
             let packet = match &held {
@@ -278,6 +281,7 @@ impl Receive {
                 }
             };
             let len = packet.len();
+            moved = moved.saturating_add(len);
             if !(HEADER..=MAX_PACKET).contains(&len) {
                 self.drop_packet(Unreceived::Length);
             } else if !self.gate.is_up() {

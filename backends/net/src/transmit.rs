@@ -68,6 +68,8 @@ impl Unsent {
 enum Gathered {
     /// There are enough for now.
     Enough,
+    /// There are so many bytes that it is others' turn then.
+    Much,
     /// There are no more.
     All,
     /// The limits let the next one through after that time.
@@ -126,7 +128,7 @@ impl Transmit {
                 break;
             }
         }
-        Ok(Gathered::Enough)
+        Ok(if self.batch.is_much() { Gathered::Much } else { Gathered::Enough })
     }
 
     /// Sends what was gathered. Returns why the rest of it could not leave, which is in the ring again.
@@ -256,6 +258,7 @@ impl Worker for Transmit {
             }
             match gathered? {
                 Gathered::Enough => {}
+                Gathered::Much => return Ok(Wait::nothing()),
                 Gathered::All => return Ok(self.until_flushed(Wait::kick().polling(self.polling))),
                 Gathered::Throttled(wait) => {
                     return Ok(self.until_flushed(Wait::no_kick().within(wait)));
