@@ -40,7 +40,9 @@ const FILES: &[(&str, u32, &str)] = &[
     ("etc/fstab", 0o644, ""),
     ("etc/motd", 0o644, ""),
     ("usr/local/bin/guest-net", 0o755, include_str!("../../assets/guest-net")),
-    // Gives the guest its address when its command line says which, or that it gets one.
+    // Gives the guest its address when its command line says which, or that it gets one. udev
+    // renames the device as it comes to it at boot: who takes it by its name before that may find
+    // none of that name.
     (
         "etc/systemd/system/guest-net.service",
         0o644,
@@ -48,12 +50,13 @@ const FILES: &[(&str, u32, &str)] = &[
 Description=Network address as the kernel's command line says
 ConditionKernelCommandLine=net
 DefaultDependencies=no
-After=systemd-udevd.service
+After=systemd-udev-trigger.service
 Before=getty.target
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
+ExecStartPre=udevadm settle
 ExecStart=/usr/local/bin/guest-net
 
 [Install]
