@@ -44,6 +44,7 @@ mod named_limits;
 mod panel;
 mod pieces;
 mod polling;
+mod preemption;
 mod queue;
 mod reader;
 mod region_cache;

@@ -16,6 +16,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::device::Worker;
 use crate::error::Because;
 use crate::event;
+use crate::preemption::Preemption;
 use crate::ring_thread::{NewRing, Stopped, Stops};
 use crate::served_ring::ServedRing;
 use crate::vring::VringError;
@@ -89,6 +90,7 @@ pub(crate) struct RingLoop {
     /// Since things that happen were looked at last: rounds, and chains that were served in them.
     rounds: u32,
     chains: u32,
+    preemption: Preemption,
 }
 
 /// The rings of one round.
@@ -97,7 +99,8 @@ type Round<'seat> = ArrayVec<&'seat mut ServedRing, RINGS>;
 impl RingLoop {
     pub(crate) fn new(orders: Receiver<Order>, bell: Arc<Bell>) -> io::Result<Self> {
         let wake_ups = WakeUps::new(bell.wake.as_fd())?;
-        Ok(Self { orders, bell, wake_ups, seats: ArrayVec::new(), rounds: 0, chains: 0 })
+        let (seats, preemption) = (ArrayVec::new(), Preemption::new());
+        Ok(Self { orders, bell, wake_ups, seats, rounds: 0, chains: 0, preemption })
     }
 
     /// Runs until nobody is left to give orders.
@@ -167,18 +170,20 @@ impl RingLoop {
 
     /// Has served who is due, and sleeps if nobody is any more. Whether the bell rings.
     fn round(&mut self) -> Result<bool, Failure> {
-        let Self { bell, wake_ups, seats, rounds, chains, .. } = self;
+        let Self { bell, wake_ups, seats, rounds, chains, preemption, .. } = self;
         let mut named = Named::new();
         let mut rings = Round::new();
         let mut turn = false;
-        for Seat { ring, worker, .. } in seats {
+        for (place, Seat { ring, worker, .. }) in seats.iter_mut().enumerate() {
             let Some(worker) = worker else { continue };
             if ring.is_due() || ring.names() {
                 let wait = ring.serve(worker.as_mut(), wake_ups.epoll());
                 let wait = wait.map_err(|error| Failure(ring.index(), error))?;
                 let fds = wait.fds.into_iter().flatten();
                 named.extend(fds.map(|(fd, events)| PollFd::new(fd, events)));
-                *chains = chains.saturating_add(ring.vring().taken_in_round().into());
+                let taken = ring.vring().taken_in_round();
+                *chains = chains.saturating_add(taken.into());
+                preemption.served(place, taken, ring.vring().bytes_in_round());
                 turn |= wait.again;
             }
             rings.push(ring);
@@ -201,7 +206,12 @@ impl RingLoop {
             deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
         };
         (*rounds, *chains) = (0, 0);
-        sleep(&mut rings, wake_ups, named, timeout)
+        let rung = sleep(&mut rings, wake_ups, named, timeout)?;
+        // A look is no sleep, and one ring alone has no other direction to be told from.
+        if timeout != Some(Duration::ZERO) && rings.len() > 1 {
+            preemption.woken();
+        }
+        Ok(rung)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::listen::{Endpoint, ListenError};
 use crate::metrics::Metrics;
 use crate::sandbox::{self, SandboxError, trespass};
 use crate::signals::EndRequest;
-use crate::{control, logging, lost_memory, serve, service};
+use crate::{control, logging, lost_memory, preemption, serve, service};
 
 /// Why a device process ends before it was asked to.
 #[derive(Debug, thiserror::Error)]
@@ -80,7 +80,11 @@ fn run_device<D: Device>(
     let endpoint = Endpoint::open(args)?;
     let control = Endpoint::control(args)?;
     service::connect();
-    sandbox::enter(args, device.system_calls())?;
+    let mut needed = device.system_calls();
+    if device.pairs_queues() {
+        needed.extend(preemption::system_calls());
+    }
+    sandbox::enter(args, needed)?;
     // Here the only thread begins to have others.
     end.watch().map_err(RunError::Signals)?;
     device.start()?;

@@ -118,6 +118,8 @@ pub struct Vring {
     dry: bool,
     /// How many more chains this round may take.
     round: u16,
+    /// Bytes in the chains that it has completed so far, both ways.
+    bytes: u64,
     in_flight: u16,
     inflight: Option<InflightQueue>,
     /// Whether the ring stops, and chains may stay in that record.
@@ -163,6 +165,7 @@ impl Vring {
             seen: next_avail,
             dry: false,
             round: ROUND,
+            bytes: 0,
             in_flight: 0,
             inflight: setup.inflight,
             leaving: false,
@@ -292,6 +295,8 @@ impl Vring {
                 inflight.before_used(chain.head())?;
             }
             self.ring.set_used(position, chain.head(), written)?;
+            let bytes = chain.readable_bytes().saturating_add(written.into());
+            self.bytes = self.bytes.saturating_add(bytes);
             kill_point::reached(Step::Entered);
             if let (Some(metrics), Some(taken)) = (&self.metrics, chain.taken()) {
                 let now = *now.get_or_insert_with(Moment::now);
@@ -387,7 +392,7 @@ impl Vring {
     /// Begins a round of serving. The driver is asked not to kick meanwhile, as far as the ring's
     /// format can say it.
     pub(crate) fn begin_round(&mut self) -> Result<(), VringError> {
-        self.round = ROUND;
+        (self.round, self.bytes) = (ROUND, 0);
         self.taking = None;
         // With event indices there is no way to say so, and none is needed: a kick is due for one index only.
         if !self.event_idx {
@@ -399,6 +404,11 @@ impl Vring {
     /// How many chains this round has taken so far.
     pub(crate) fn taken_in_round(&self) -> u16 {
         ROUND.saturating_sub(self.round)
+    }
+
+    /// How many bytes were in the chains that this round has completed so far.
+    pub(crate) fn bytes_in_round(&self) -> u64 {
+        self.bytes
     }
 
     /// Whether there is a chain for [`next`](Self::next), now or in another round.

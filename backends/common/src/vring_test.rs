@@ -113,6 +113,20 @@ fn each_chain_that_completes_is_counted_once_with_its_time() {
 }
 
 #[test]
+fn the_bytes_of_a_round_are_those_of_its_chains_both_ways() {
+    let mut ring = ring_with(1);
+    ring.descriptor(TABLE, 1, (0x4000, 100, NEXT, 2));
+    ring.descriptor(TABLE, 2, (0x5000, 30, WRITE, 0));
+    ring.make_available(1);
+    let mut vring = ring.vring();
+    for bytes in [1 + 101, 0] {
+        vring.begin_round().unwrap();
+        heads(&mut vring);
+        assert_eq!(vring.bytes_in_round(), bytes);
+    }
+}
+
+#[test]
 fn a_chain_in_the_room_of_another_has_nothing_of_it() {
     let mut ring = ring_with(0);
     ring.descriptor(TABLE, 0, (0x5000, 3, NEXT, 1));

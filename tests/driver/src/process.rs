@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -212,6 +212,23 @@ impl Process {
             names.push(self.proc(&format!("task/{task}/comm"))?.trim().to_owned());
         }
         Ok(names)
+    }
+
+    /// The scheduler's class (sched(7)) of the thread called `name`.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn scheduling_class(&self, name: &str) -> Result<i32, Error> {
+        for task in self.tasks()? {
+            if self.proc(&format!("task/{task}/comm"))?.trim() == name {
+                let stat = self.proc(&format!("task/{task}/stat"))?;
+                // proc_pid_stat(5): field 41, where the name's bracket ends field 2.
+                let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace();
+                let class = fields.skip(38).find_map(|field| field.parse().ok());
+                return class.ok_or(Error::system("reading /proc", ErrorKind::InvalidData));
+            }
+        }
+        Err(Error::system("looking for a thread", ErrorKind::NotFound))
     }
 
     /// How many files it has open.

@@ -23,6 +23,7 @@ mod rig;
 mod sandbox;
 mod slow_peers;
 mod sockets;
+mod streams;
 mod successors;
 mod turning;
 mod user;
