@@ -17,6 +17,7 @@ use nix::errno::Errno;
 use tap::TapFallible;
 
 use crate::sandbox::{Sysno, SystemCall};
+use crate::vring::Carried;
 use crate::wake_ups::RINGS;
 
 /// After how many wake-ups it is decided anew, and after what time at the latest, so that what came after a
@@ -44,18 +45,13 @@ pub(crate) enum Class {
     Batch,
 }
 
-/// What one ring has carried.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Carried {
-    pub(crate) chains: u32,
-    pub(crate) bytes: u64,
-}
-
 /// What came with some wake-ups.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Harvest {
     pub(crate) wake_ups: u32,
     pub(crate) rings: [Carried; RINGS],
+    /// In what time.
+    pub(crate) took: Duration,
 }
 
 impl Harvest {
@@ -63,8 +59,12 @@ impl Harvest {
         self.rings.iter().fold(0, |sum, ring| sum.saturating_add(ring.chains))
     }
 
-    /// Whether it looks like a stream, for what came in the time that `took`.
-    fn is_stream(&self, took: Duration) -> bool {
+    fn bytes(&self) -> u64 {
+        self.rings.iter().fold(0, |sum, ring| sum.saturating_add(ring.bytes))
+    }
+
+    /// Whether it looks like a stream.
+    fn is_stream(&self) -> bool {
         let is_large = |ring: &Carried| {
             let some = ring.chains.saturating_mul(ONE_WAY) >= self.wake_ups;
             some && ring.bytes >= u64::from(ring.chains).saturating_mul(LARGE)
@@ -73,14 +73,23 @@ impl Harvest {
         let more = chains.into_iter().max().unwrap_or(0);
         let fewer = chains.into_iter().min().unwrap_or(0);
         let is_one_way = more >= self.wake_ups && more >= fewer.saturating_mul(ONE_WAY);
-        took.saturating_mul(RATE) <= Duration::from_secs(1).saturating_mul(self.chains())
+        self.took.saturating_mul(RATE) <= Duration::from_secs(1).saturating_mul(self.chains())
             && (is_one_way || self.rings.iter().any(is_large))
     }
 
-    /// Whether a wake-up brought half as much again as one of those of `usual`.
+    /// Whether a wake-up brought half as much again as one of those of `usual`, and not much less
+    /// passed: whoever waits longer finds more, but what waits with it may keep the rest from coming.
     fn pays(&self, usual: &Self) -> bool {
-        let each = |one: &Self, other: &Self| u64::from(one.chains()) * u64::from(other.wake_ups);
-        each(self, usual) * 2 >= each(usual, self) * 3
+        let chains = |one: &Self, other: &Self| {
+            u64::from(one.chains()).saturating_mul(other.wake_ups.into())
+        };
+        let bytes = |one: &Self, other: &Self| {
+            u128::from(one.bytes()).saturating_mul(other.took.as_nanos())
+        };
+        let brought =
+            chains(self, usual).saturating_mul(2) >= chains(usual, self).saturating_mul(3);
+        let passed = bytes(self, usual).saturating_mul(4) >= bytes(usual, self).saturating_mul(3);
+        brought && passed
     }
 }
 
@@ -98,25 +107,23 @@ impl Choice {
         Self { usual: None, not_before: now, pause: FIRST }
     }
 
-    /// The class to be in after this `harvest` of the time until `now`, which `took` so long.
-    pub(crate) fn class(&mut self, harvest: Harvest, took: Duration, now: Instant) -> Class {
-        let is_stream = harvest.is_stream(took);
+    /// The class to be in after this `harvest` of the time until `now`.
+    pub(crate) fn class(&mut self, harvest: Harvest, now: Instant) -> Class {
         match &self.usual {
-            None if is_stream && now >= self.not_before => {
+            None if harvest.is_stream() && now >= self.not_before => {
                 self.usual = Some(harvest);
                 Class::Batch
             }
             None => Class::Other,
-            Some(usual) if is_stream && harvest.pays(usual) => {
+            Some(usual) if harvest.is_stream() && harvest.pays(usual) => {
                 self.pause = FIRST;
                 Class::Batch
             }
+            // That it is no stream any more may be because of the waiting.
             Some(_) => {
                 self.usual = None;
-                if is_stream {
-                    self.not_before = now.checked_add(self.pause).unwrap_or(now);
-                    self.pause = self.pause.saturating_mul(2).min(MOST);
-                }
+                self.not_before = now.checked_add(self.pause).unwrap_or(now);
+                self.pause = self.pause.saturating_mul(2).min(MOST);
                 Class::Other
             }
         }
@@ -142,15 +149,17 @@ impl Preemption {
     }
 
     /// One of the thread's rings was served.
-    pub(crate) fn served(&mut self, place: usize, chains: u16, bytes: u64) {
+    pub(crate) fn served(&mut self, place: usize, carried: Carried) {
         if let Some(ring) = self.harvest.rings.get_mut(place) {
-            ring.chains = ring.chains.saturating_add(chains.into());
-            ring.bytes = ring.bytes.saturating_add(bytes);
+            ring.add(carried);
         }
     }
 
-    /// The thread has slept.
-    pub(crate) fn woken(&mut self) {
+    /// The thread has slept. One ring alone, which is no `pair`, has no other direction to be told from.
+    pub(crate) fn woken(&mut self, pair: bool) {
+        if !pair && self.class == Class::Other {
+            return;
+        }
         self.harvest.wake_ups = self.harvest.wake_ups.saturating_add(1);
         // While nobody waits for others the clock need not be read each time.
         let over = self.harvest.wake_ups >= WAKE_UPS
@@ -162,9 +171,9 @@ impl Preemption {
 
     #[cold]
     fn decide(&mut self) {
-        let (now, harvest) = (Instant::now(), std::mem::take(&mut self.harvest));
-        let took = now.saturating_duration_since(std::mem::replace(&mut self.since, now));
-        let class = self.choice.class(harvest, took, now);
+        let (now, mut harvest) = (Instant::now(), std::mem::take(&mut self.harvest));
+        harvest.took = now.saturating_duration_since(std::mem::replace(&mut self.since, now));
+        let class = self.choice.class(harvest, now);
         if class != self.class {
             let changed = change(self.class, class);
             let changed =
@@ -199,6 +208,14 @@ fn change(from: Class, to: Class) -> nix::Result<bool> {
         libc::syscall(SYS_sched_setscheduler, this_thread, to.policy(), &raw const priority)
     };
     Errno::result(set).map(|_zero| true)
+}
+
+/// Does what changes nothing: who forbids these calls on pain of death hears of it as the process starts,
+/// and not when the first stream passes.
+pub(crate) fn rehearse() {
+    let rehearsed = change(Class::Other, Class::Other);
+    let _refused =
+        rehearsed.tap_err(|error| tracing::debug!("threads can't wait for others: {error}"));
 }
 
 /// What that takes.

@@ -181,9 +181,8 @@ impl RingLoop {
                 let wait = wait.map_err(|error| Failure(ring.index(), error))?;
                 let fds = wait.fds.into_iter().flatten();
                 named.extend(fds.map(|(fd, events)| PollFd::new(fd, events)));
-                let taken = ring.vring().taken_in_round();
-                *chains = chains.saturating_add(taken.into());
-                preemption.served(place, taken, ring.vring().bytes_in_round());
+                *chains = chains.saturating_add(ring.vring().taken_in_round().into());
+                preemption.served(place, ring.vring().carried_in_round());
                 turn |= wait.again;
             }
             rings.push(ring);
@@ -207,9 +206,9 @@ impl RingLoop {
         };
         (*rounds, *chains) = (0, 0);
         let rung = sleep(&mut rings, wake_ups, named, timeout)?;
-        // A look is no sleep, and one ring alone has no other direction to be told from.
-        if timeout != Some(Duration::ZERO) && rings.len() > 1 {
-            preemption.woken();
+        // A look is no sleep.
+        if timeout != Some(Duration::ZERO) {
+            preemption.woken(rings.len() > 1);
         }
         Ok(rung)
     }

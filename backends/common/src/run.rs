@@ -85,6 +85,9 @@ fn run_device<D: Device>(
         needed.extend(preemption::system_calls());
     }
     sandbox::enter(args, needed)?;
+    if device.pairs_queues() {
+        preemption::rehearse();
+    }
     // Here the only thread begins to have others.
     end.watch().map_err(RunError::Signals)?;
     device.start()?;

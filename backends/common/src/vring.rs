@@ -100,6 +100,21 @@ pub(crate) struct RingSetup {
     pub(crate) inflight: Option<InflightQueue>,
 }
 
+/// Chains that were completed, and the bytes in them, both ways.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Carried {
+    pub(crate) chains: u32,
+    pub(crate) bytes: u64,
+}
+
+impl Carried {
+    /// And `more`.
+    pub(crate) fn add(&mut self, more: Self) {
+        self.chains = self.chains.saturating_add(more.chains);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
+}
+
 /// A split virtqueue while it runs, from the device's side.
 pub struct Vring {
     index: u16,
@@ -118,8 +133,8 @@ pub struct Vring {
     dry: bool,
     /// How many more chains this round may take.
     round: u16,
-    /// Bytes in the chains that it has completed so far, both ways.
-    bytes: u64,
+    /// What it has completed so far.
+    carried: Carried,
     in_flight: u16,
     inflight: Option<InflightQueue>,
     /// Whether the ring stops, and chains may stay in that record.
@@ -165,7 +180,7 @@ impl Vring {
             seen: next_avail,
             dry: false,
             round: ROUND,
-            bytes: 0,
+            carried: Carried::default(),
             in_flight: 0,
             inflight: setup.inflight,
             leaving: false,
@@ -296,7 +311,7 @@ impl Vring {
             }
             self.ring.set_used(position, chain.head(), written)?;
             let bytes = chain.readable_bytes().saturating_add(written.into());
-            self.bytes = self.bytes.saturating_add(bytes);
+            self.carried.add(Carried { chains: 1, bytes });
             kill_point::reached(Step::Entered);
             if let (Some(metrics), Some(taken)) = (&self.metrics, chain.taken()) {
                 let now = *now.get_or_insert_with(Moment::now);
@@ -392,7 +407,7 @@ impl Vring {
     /// Begins a round of serving. The driver is asked not to kick meanwhile, as far as the ring's
     /// format can say it.
     pub(crate) fn begin_round(&mut self) -> Result<(), VringError> {
-        (self.round, self.bytes) = (ROUND, 0);
+        (self.round, self.carried) = (ROUND, Carried::default());
         self.taking = None;
         // With event indices there is no way to say so, and none is needed: a kick is due for one index only.
         if !self.event_idx {
@@ -406,9 +421,9 @@ impl Vring {
         ROUND.saturating_sub(self.round)
     }
 
-    /// How many bytes were in the chains that this round has completed so far.
-    pub(crate) fn bytes_in_round(&self) -> u64 {
-        self.bytes
+    /// What this round has completed so far.
+    pub(crate) fn carried_in_round(&self) -> Carried {
+        self.carried
     }
 
     /// Whether there is a chain for [`next`](Self::next), now or in another round.

@@ -113,16 +113,16 @@ fn each_chain_that_completes_is_counted_once_with_its_time() {
 }
 
 #[test]
-fn the_bytes_of_a_round_are_those_of_its_chains_both_ways() {
+fn a_round_has_carried_the_chains_that_it_completed_and_their_bytes_both_ways() {
     let mut ring = ring_with(1);
     ring.descriptor(TABLE, 1, (0x4000, 100, NEXT, 2));
     ring.descriptor(TABLE, 2, (0x5000, 30, WRITE, 0));
     ring.make_available(1);
     let mut vring = ring.vring();
-    for bytes in [1 + 101, 0] {
+    for (chains, bytes) in [(2, 1 + 101), (0, 0)] {
         vring.begin_round().unwrap();
         heads(&mut vring);
-        assert_eq!(vring.bytes_in_round(), bytes);
+        assert_eq!(vring.carried_in_round(), Carried { chains, bytes });
     }
 }
 

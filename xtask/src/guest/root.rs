@@ -51,12 +51,13 @@ Description=Network address as the kernel's command line says
 ConditionKernelCommandLine=net
 DefaultDependencies=no
 After=systemd-udev-trigger.service
-Before=getty.target
+Wants=getty-pre.target
+Before=getty-pre.target getty.target
 
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStartPre=udevadm settle
+ExecStartPre=-udevadm settle
 ExecStart=/usr/local/bin/guest-net
 
 [Install]

@@ -4,11 +4,9 @@ use std::fs;
 use std::os::unix::fs::chown;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
-use std::thread;
 
-use atoll_driver::Process;
+use atoll_driver::{Process, Refusal, without};
 use nix::sys::signal::Signal;
-use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use crate::disk::{Driver, Image, PROGRAM};
 
@@ -67,24 +65,13 @@ fn root_becomes_the_user_who_is_named_and_the_socket_is_still_removed() {
     assert!(!image.socket().exists());
 }
 
-/// Starts a process where these system calls fail, as on an older kernel or under the filter of
-/// somebody else.
+/// Starts a process where these system calls fail.
 fn start_without(
     calls: &[libc::c_long],
     errno: i32,
     start: impl FnOnce() -> Process + Send,
 ) -> Process {
-    let rules = calls.iter().map(|&call| (call, Vec::new())).collect();
-    let errno = SeccompAction::Errno(errno.unsigned_abs());
-    let arch = std::env::consts::ARCH.try_into().unwrap();
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, errno, arch).unwrap();
-    let program: BpfProgram = filter.try_into().unwrap();
-    // A filter belongs to a thread and to what it starts.
-    let confined = || {
-        seccompiler::apply_filter(&program).unwrap();
-        start()
-    };
-    thread::scope(|scope| scope.spawn(confined).join().unwrap())
+    without(calls, Refusal::Errno(errno), start).unwrap()
 }
 
 fn serve_without(image: &Image, calls: &[libc::c_long], errno: i32) -> Process {
@@ -203,6 +190,7 @@ fn a_forbidden_system_call_ends_the_process_and_is_named() {
         ("setsockopt", "", "setsockopt"),
         ("sendto", "", "sendto"),
         ("sigaction", "", "rt_sigaction"),
+        ("scheduler", "", "sched_setscheduler"),
         ("execve", "", "execve"),
         ("socket", "/run/some.sock", "socket"),
         ("tcp", "", "socket"),

@@ -74,6 +74,7 @@ pub(crate) fn attempt() {
                 .map(drop)
                 .map_err(io::Error::from),
             "sigaction" => forget_violations(),
+            "scheduler" => take_all_time(),
             _ => Err(io::Error::other("unknown")),
         };
         eprintln!("trespass: {outcome:?}");
@@ -108,6 +109,21 @@ fn forget_violations() -> std::io::Result<()> {
     // SAFETY: there is no handler to be wrong.
     unsafe { sigaction(Signal::SIGSYS, &ignored) }?;
     Ok(())
+}
+
+#[cfg(all(feature = "kill-points", debug_assertions))]
+fn take_all_time() -> std::io::Result<()> {
+    let (this_thread, priority) = (0, 1_i32);
+    // SAFETY: the kernel reads one `int`, its `struct sched_param`, which outlives the call.
+    let set = unsafe {
+        libc::syscall(
+            libc::SYS_sched_setscheduler,
+            this_thread,
+            libc::SCHED_FIFO,
+            &raw const priority,
+        )
+    };
+    nix::errno::Errno::result(set).map(drop).map_err(Into::into)
 }
 
 /// Nothing.

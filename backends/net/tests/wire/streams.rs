@@ -5,12 +5,19 @@ use std::process::Command;
 use std::thread;
 use std::time::Instant;
 
-use atoll_driver::{Buffer, NetHeader, TIMEOUT};
+use atoll_driver::{Buffer, NetHeader, Refusal, TIMEOUT, without};
 use libc::{SCHED_BATCH, SCHED_OTHER};
 
 use crate::frames::pattern;
-use crate::network::{GUEST_MAC, HOST_MAC, frame};
+use crate::network::{self, GUEST_MAC, HOST_MAC, frame};
 use crate::rig::{MOMENT, Rig, USUAL};
+
+/// A thread has its name once it runs.
+fn start() -> Option<Rig> {
+    let mut rig = Rig::start(USUAL)?;
+    rig.burst(1);
+    Some(rig)
+}
 
 /// More wake-ups than it takes to decide.
 const MANY: usize = 100;
@@ -39,19 +46,20 @@ impl Rig {
         let began = Instant::now();
         while self.class() != class {
             assert!(began.elapsed() < TIMEOUT, "its class stays {}", self.class());
-            self.burst(1);
+            // To look takes longer than to send.
+            (0..8).for_each(|_| self.burst(1));
         }
     }
 }
 
 #[test]
 fn a_stream_waits_for_others_while_more_comes_for_it() {
-    let Some(mut rig) = Rig::start(USUAL) else { return };
+    let Some(mut rig) = start() else { return };
     assert_eq!(rig.class(), SCHED_OTHER);
     let began = Instant::now();
     loop {
         rig.send_until(SCHED_BATCH);
-        (0..MANY).for_each(|_| rig.burst(8));
+        (0..MANY).for_each(|_| rig.burst(64));
         if rig.class() == SCHED_BATCH {
             break;
         }
@@ -64,11 +72,33 @@ fn a_stream_waits_for_others_while_more_comes_for_it() {
 
 #[test]
 fn what_comes_after_a_stream_waits_for_nobody() {
-    let Some(mut rig) = Rig::start(USUAL) else { return };
+    let Some(mut rig) = start() else { return };
     rig.send_until(SCHED_BATCH);
     thread::sleep(MOMENT * 2);
     rig.burst(1);
     assert_eq!(rig.class(), SCHED_OTHER);
+}
+
+#[test]
+fn one_ring_alone_waits_for_nobody() {
+    let Some(mut rig) = start() else { return };
+    rig.send_until(SCHED_BATCH);
+    rig.device.stop_queue(&rig.receive).unwrap();
+    thread::sleep(MOMENT * 2);
+    rig.burst(1);
+    assert_eq!(rig.class(), SCHED_OTHER);
+}
+
+#[test]
+fn where_that_is_refused_packets_pass_as_ever() {
+    if network::enter().is_none() {
+        return;
+    }
+    let calls = [libc::SYS_sched_setscheduler];
+    let start = || Rig::serve(USUAL, &["--tap=tap0".into()]);
+    let mut rig = without(&calls, Refusal::Errno(libc::EPERM), start).unwrap();
+    (0..4 * MANY).for_each(|_| rig.burst(1));
+    assert_eq!((rig.class(), rig.process.log().as_str()), (SCHED_OTHER, ""));
 }
 
 #[test]
@@ -82,7 +112,7 @@ fn questions_and_answers_wait_for_nobody() {
 
 #[test]
 fn a_class_that_somebody_else_chose_stays() {
-    let Some(mut rig) = Rig::start(USUAL) else { return };
+    let Some(mut rig) = start() else { return };
     let process = rig.process.id().to_string();
     let mut chosen = Command::new("chrt");
     chosen.args(["--all-tasks", "--batch", "--pid", "0", &process]);
