@@ -21,6 +21,7 @@
 mod args;
 mod back_channel;
 mod buffers;
+mod carried;
 mod chain;
 mod control;
 mod descriptor_table;

@@ -7,8 +7,8 @@
 //! wakes waits until who has the CPU sleeps, or has had its share of some milliseconds, and finds all that
 //! came meanwhile. Where a CPU is idle there is no difference.
 //!
-//! So that is tried with what looks like a stream, goes on while wake-ups bring more for it, and is tried
-//! less and less often while it is in vain.
+//! So that is tried with what looks like a stream, goes on while wake-ups bring more for it and as much
+//! passes, and is tried less and less often while it is in vain.
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ use libc::{SCHED_BATCH, SCHED_OTHER, SYS_sched_getscheduler, SYS_sched_setschedu
 use nix::errno::Errno;
 use tap::TapFallible;
 
+use crate::carried::Carried;
 use crate::sandbox::{Sysno, SystemCall};
-use crate::vring::Carried;
 use crate::wake_ups::RINGS;
 
 /// After how many wake-ups it is decided anew, and after what time at the latest, so that what came after a

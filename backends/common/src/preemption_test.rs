@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{Choice, Class, FIRST, Harvest, MOST, WAKE_UPS};
-use crate::vring::Carried;
+use crate::carried::Carried;
 
 const SOON: Duration = Duration::from_millis(20);
 

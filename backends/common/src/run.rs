@@ -80,12 +80,12 @@ fn run_device<D: Device>(
     let endpoint = Endpoint::open(args)?;
     let control = Endpoint::control(args)?;
     service::connect();
-    let mut needed = device.system_calls();
-    if device.pairs_queues() {
+    let (mut needed, pairs) = (device.system_calls(), device.pairs_queues());
+    if pairs {
         needed.extend(preemption::system_calls());
     }
     sandbox::enter(args, needed)?;
-    if device.pairs_queues() {
+    if pairs {
         preemption::rehearse();
     }
     // Here the only thread begins to have others.

@@ -12,6 +12,7 @@ use std::sync::atomic::{Ordering, fence};
 use virtio_bindings::virtio_ring::{VRING_AVAIL_F_NO_INTERRUPT, VRING_USED_F_NO_NOTIFY};
 use vm_memory::{GuestAddress, VolatileMemoryError};
 
+use crate::carried::Carried;
 use crate::chain::{Chain, Origin};
 use crate::descriptor_table::DescriptorTable;
 use crate::device::DeviceError;
@@ -98,21 +99,6 @@ pub(crate) struct RingSetup {
     pub(crate) call: Option<Arc<File>>,
     pub(crate) call_due: bool,
     pub(crate) inflight: Option<InflightQueue>,
-}
-
-/// Chains that were completed, and the bytes in them, both ways.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Carried {
-    pub(crate) chains: u32,
-    pub(crate) bytes: u64,
-}
-
-impl Carried {
-    /// And `more`.
-    pub(crate) fn add(&mut self, more: Self) {
-        self.chains = self.chains.saturating_add(more.chains);
-        self.bytes = self.bytes.saturating_add(more.bytes);
-    }
 }
 
 /// A split virtqueue while it runs, from the device's side.
